@@ -1,0 +1,122 @@
+"""The equations of Synaptic Intelligence on lists of tensors (Zenke, Poole & Ganguli 2017).
+
+Every function takes parallel lists: entry k of each belongs to parameter k and has its shape.
+Lists may not be empty; the tensors of one entry share device and floating dtype. A trailing
+underscore marks a function that changes its first argument in place, as in PyTorch. Nothing here
+knows a model, a task or an optimiser.
+"""
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from si_avalanche.settings import Clamp
+
+Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
+
+
+@torch.no_grad()
+def add_path_increment_(
+    path_integral: Tensors,
+    gradient: Tensors,
+    before: Tensors,
+    after: Tensors,
+) -> None:
+    """Add one optimiser step to the path integral, in place.
+
+    Eq. 3, discretised: ``omega_k += -g_k * (theta_k(after) - theta_k(before))``.
+
+    :param path_integral: omega, changed in place.
+    :param gradient: g, the gradient of the loss at the weights before the step.
+    :param before: the weights before the step.
+    :param after: the weights after the step.
+    """
+    step = torch._foreach_sub(after, before)
+    torch._foreach_addcmul_(path_integral, gradient, step, value=-1.0)
+
+
+@torch.no_grad()
+def consolidate(
+    importance: Tensors,
+    path_integral: Tensors,
+    displacement: Tensors,
+    xi: float,
+    clamp: Clamp = "accumulated",
+    decay: float | None = None,
+) -> list[Tensor]:
+    """Return the importance after a task.
+
+    Eq. 5: ``Omega_k + omega_k / (Delta_k**2 + xi)``. The numerator is the path integral itself,
+    not its square. With ``decay`` d the sum becomes ``d * Omega_k + (1 - d) * new_k``.
+
+    :param importance: Omega before the task.
+    :param path_integral: omega of the task.
+    :param displacement: Delta, weights at the end of the task minus weights at its start.
+    :param xi: the damping, above zero.
+    :param clamp: where negative values are set to zero: ``"accumulated"`` in the result,
+        ``"per_task"`` in what the task adds, ``"none"`` nowhere.
+    :param decay: ``None`` or d in [0, 1].
+    :return: new tensors; no argument is changed.
+    """
+    damped_square = torch._foreach_mul(displacement, displacement)
+    torch._foreach_add_(damped_square, xi)
+    new = list(torch._foreach_div(path_integral, damped_square))
+    if clamp == "per_task":
+        torch._foreach_clamp_min_(new, 0.0)
+    if decay is None:
+        torch._foreach_add_(new, importance)
+    else:
+        torch._foreach_mul_(new, 1.0 - decay)
+        torch._foreach_add_(new, importance, alpha=decay)
+    if clamp == "accumulated":
+        torch._foreach_clamp_min_(new, 0.0)
+    return new
+
+
+def penalty(weights: Tensors, anchor: Tensors, importance: Tensors, c: float) -> Tensor:
+    """Return the surrogate loss, differentiable with respect to the weights.
+
+    Eq. 4: ``c * sum_k Omega_k * (theta_k - theta*_k)**2``.
+
+    :param weights: theta; gradients flow to them.
+    :param anchor: theta*, the weights at the end of the last task.
+    :param importance: Omega.
+    :param c: the strength.
+    :return: a scalar on the device of the first entry.
+    """
+    return c * total(
+        [
+            omega * (theta - star).square()
+            for theta, star, omega in zip(weights, anchor, importance, strict=True)
+        ]
+    )
+
+
+@torch.no_grad()
+def penalty_gradient(
+    weights: Tensors,
+    anchor: Tensors,
+    importance: Tensors,
+    c: float | Tensor,
+) -> list[Tensor]:
+    """Return the gradient of the surrogate loss in closed form.
+
+    The derivative of eq. 4: ``2 * c * Omega_k * (theta_k - theta*_k)``.
+
+    :param weights: theta.
+    :param anchor: theta*, the weights at the end of the last task.
+    :param importance: Omega.
+    :param c: the strength, a number or a 0-dimensional tensor.
+    :return: new tensors; no argument is changed.
+    """
+    gradient = list(torch._foreach_sub(weights, anchor))
+    torch._foreach_mul_(gradient, importance)
+    torch._foreach_mul_(gradient, 2.0 * c)
+    return gradient
+
+
+def total(tensors: Tensors) -> Tensor:
+    """Return the sum over all entries of all tensors, a scalar on the device of the first."""
+    device = tensors[0].device
+    return sum((t.sum().to(device) for t in tensors[1:]), start=tensors[0].sum())

@@ -1,0 +1,101 @@
+"""Which parameters of a model are protected, under which names, and why the others are not."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from si_avalanche.errors import ParameterSelectionError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The outcome of :func:`select_parameters`.
+
+    :param protected: name to live parameter, in the order of ``model.named_parameters()``; tied
+        weights stand once, under their first name.
+    :param skipped: name to the reason, for every other parameter of the model.
+    """
+
+    protected: dict[str, nn.Parameter]
+    skipped: dict[str, str]
+
+
+def select_parameters(
+    model: nn.Module,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+) -> Selection:
+    """Choose the parameters of a model that Synaptic Intelligence protects.
+
+    :param model: any module; it is not changed.
+    :param include: patterns to keep, as in :class:`~si_avalanche.settings.Settings`; ``None``
+        keeps all.
+    :param exclude: patterns to leave out, applied after ``include``.
+    :return: the protected parameters and the skipped ones with the reason.
+    :raises ParameterSelectionError: if nothing is left to protect, or a parameter is complex.
+    """
+    protected: dict[str, nn.Parameter] = {}
+    skipped: dict[str, str] = {}
+    for name, parameter in model.named_parameters():
+        reason = _reason_to_skip(name, parameter, include, exclude)
+        if reason is None:
+            protected[name] = parameter
+        else:
+            skipped[name] = reason
+    if not protected:
+        raise ParameterSelectionError(_nothing_left(model, skipped))
+    return Selection(protected, skipped)
+
+
+def check_patterns_match(model: nn.Module, patterns: Iterable[str]) -> None:
+    """Refuse a pattern that matches no parameter of the model, frozen ones included.
+
+    :param model: any module.
+    :param patterns: patterns as the user gave them.
+    :raises ParameterSelectionError: naming the pattern and the nearest parameter names.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(_matches(name, pattern) for name in names):
+            near = get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            raise ParameterSelectionError(
+                f"The pattern {pattern!r} matches no parameter of the model. A pattern is a "
+                "wildcard for a parameter's full name or for a module above it. Near it: "
+                f"{', '.join(near) or 'nothing: the model has no parameters'}."
+            )
+
+
+def _reason_to_skip(
+    name: str, parameter: nn.Parameter, include: Sequence[str] | None, exclude: Sequence[str]
+) -> str | None:
+    if include is not None and not any(_matches(name, pattern) for pattern in include):
+        return "not included"
+    for pattern in exclude:
+        if _matches(name, pattern):
+            return f"excluded by {pattern!r}"
+    if not parameter.requires_grad:
+        return "frozen (requires_grad is False)"
+    if parameter.is_complex():
+        raise ParameterSelectionError(
+            f"The parameter {name!r} is complex ({parameter.dtype}); importance is defined for "
+            f"real parameters. Leave it out with exclude=[{name!r}]."
+        )
+    return None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _nothing_left(model: nn.Module, skipped: dict[str, str]) -> str:
+    kind = type(model).__name__
+    if not skipped:
+        return f"{kind} has no parameters, so there is nothing to protect. Pass a model that has."
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:5])
+    return (
+        f"None of the {len(skipped)} parameters of {kind} can be protected ({reasons}). Unfreeze "
+        "one, or widen include / narrow exclude."
+    )

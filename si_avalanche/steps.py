@@ -1,0 +1,170 @@
+"""One optimiser step, from the backward pass to the path integral."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from si_avalanche import formulas
+from si_avalanche.errors import CallOrderError
+from si_avalanche.live import LiveParameters, Marks, mark, same_marks
+from si_avalanche.settings import Gradient
+from si_avalanche.state import State, pick
+
+
+@dataclass
+class _OpenStep:
+    """What is known between the backward pass and the end of the step.
+
+    :param names: parameters whose weights were copied.
+    :param protected: those of them whose gradient contains the penalty's.
+    :param strength: the factor of the penalty's gradient in theirs.
+    :param marks: the gradients as :meth:`StepRecorder.add_penalty_gradient` left them.
+    """
+
+    names: list[str]
+    protected: list[str]
+    strength: float | Tensor
+    marks: Marks | None = None
+
+
+class StepRecorder:
+    """Turns optimiser steps into the path integral of the task loss.
+
+    :param live: the protected parameters.
+    :param state: importance and anchor are read, the path integral is changed in place.
+    :param gradient: whose gradient the path integral takes.
+    """
+
+    def __init__(self, live: LiveParameters, state: State, gradient: Gradient) -> None:
+        self._live = live
+        self._state = state
+        self._gradient = gradient
+        self._open: _OpenStep | None = None
+        self._importance_marks: Marks = []
+        self._important: list[str] = []
+
+    def important_names(self) -> list[str]:
+        """Return the parameters with an importance other than zero.
+
+        Importance is looked at, and the device waited for, only after it has been changed.
+        """
+        names = self._live.names
+        importance = pick(self._state.importance, names)
+        if not same_marks(self._importance_marks, importance):
+            pairs = zip(names, importance, strict=True)
+            self._important = [name for name, omega in pairs if omega.any()]
+            self._importance_marks = mark(importance)
+        return self._important
+
+    @torch.no_grad()
+    def add_penalty_gradient(self, c: float) -> None:
+        """Open a step: copy the weights, add the penalty's gradient to the gradients in place.
+
+        :param c: the strength.
+        :raises CallOrderError: if no gradient exists, or these gradients have it already.
+        """
+        live = self._live
+        names = live.names_with_gradient()
+        if not names:
+            raise CallOrderError(
+                "add_penalty_gradient() found no gradient: call it after the task loss's "
+                "backward() and before the optimiser's step()."
+            )
+        marks = self._open.marks if self._open is not None else None
+        if marks is not None and same_marks(marks, live.gradients(names)):
+            raise CallOrderError(
+                "add_penalty_gradient() was called twice on the same gradients: call it once in "
+                "each step, then step the optimiser, then call update_running_sum()."
+            )
+        live.remember(names)
+        protected = _intersection(self.important_names(), names) if c else []
+        if protected:
+            addend = self._penalty_gradient(protected, c)
+            torch._foreach_add_(live.gradients(protected), addend)
+        self._open = _OpenStep(names, protected, c, mark(live.gradients(names)))
+
+    @torch.no_grad()
+    def open_in_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
+        """Open a step from the backward pass of the penalty, before it reaches ``p.grad``.
+
+        Gradients that exist already come from an earlier backward pass of the same step: then the
+        strengths add up.
+
+        :param protected: the parameters that get the penalty's gradient.
+        :param c: the strength.
+        :param factor: the factor of the penalty in the loss, a 0-dimensional tensor.
+        """
+        strength = c * factor
+        step = self._open
+        accumulates = set(protected).intersection(self._live.names_with_gradient())
+        if step is not None and step.marks is None and accumulates:
+            step.strength = step.strength + strength
+        else:
+            self._live.remember(self._live.names)
+            self._open = _OpenStep(self._live.names, protected, strength)
+
+    @torch.no_grad()
+    def close(self) -> None:
+        """Add the step to the path integral, in place.
+
+        :raises CallOrderError: if no step is open, or its gradients are gone or changed.
+        """
+        step, names = self._open, self._live.names_with_gradient()
+        if step is None:
+            raise CallOrderError(
+                "update_running_sum() has no step to record: in every step, also of the first "
+                "task, either add penalty() to the loss before backward(), or call "
+                "add_penalty_gradient() after it; then step the optimiser."
+            )
+        unchanged = step.marks is None or same_marks(step.marks, self._live.gradients(names))
+        if not names or not unchanged:
+            raise CallOrderError(
+                "The gradients were removed or changed before update_running_sum() read them. "
+                "Clip or unscale them before add_penalty_gradient(), and call zero_grad() after "
+                "update_running_sum()."
+            )
+        formulas.add_path_increment_(
+            pick(self._state.path_integral, names),
+            self._integrand(names, step),
+            self._live.before(names),
+            self._live.weights(names),
+        )
+        self._state.steps += 1
+        self._open = None
+
+    def drop_if_idle(self) -> None:
+        """Forget an open step that moved nothing.
+
+        :raises CallOrderError: if it did move weights, which would be lost.
+        """
+        if self._open is not None and self._live.have_moved(self._open.names):
+            raise CallOrderError(
+                "Weights moved in a step that update_running_sum() has not recorded. Call it after "
+                "every optimiser step, before update_omega() or state_dict()."
+            )
+        self._open = None
+
+    def _integrand(self, names: list[str], step: _OpenStep) -> list[Tensor]:
+        """The gradient that the path integral takes, in the dtype of the state."""
+        gradients = {
+            name: gradient.to(self._state.path_integral[name].dtype)
+            for name, gradient in zip(names, self._live.gradients(names), strict=True)
+        }
+        protected = _intersection(step.protected, names)
+        if self._gradient == "task" and protected:
+            part = self._penalty_gradient(protected, step.strength)
+            rest = torch._foreach_sub(pick(gradients, protected), part)
+            gradients.update(zip(protected, rest, strict=True))
+        return list(gradients.values())
+
+    def _penalty_gradient(self, names: list[str], strength: float | Tensor) -> list[Tensor]:
+        """The penalty's gradient at the weights before the step."""
+        anchor, importance = pick(self._state.anchor, names), pick(self._state.importance, names)
+        return formulas.penalty_gradient(self._live.before(names), anchor, importance, strength)
+
+
+def _intersection(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    wanted = set(others)
+    return [name for name in names if name in wanted]

@@ -1,0 +1,304 @@
+"""Synaptic Intelligence for any PyTorch loop: the life of a task, step by step."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from si_avalanche import formulas
+from si_avalanche.errors import NonFiniteError
+from si_avalanche.live import LiveParameters
+from si_avalanche.parameters import check_patterns_match, select_parameters
+from si_avalanche.serialization import check_same_parameters, state_from_dict, state_to_dict
+from si_avalanche.settings import Clamp, FirstAnchor, Gradient, Settings, check_strength
+from si_avalanche.state import State, pick
+from si_avalanche.steps import StepRecorder
+
+
+class SynapticIntelligence:
+    """Synaptic Intelligence (Zenke, Poole & Ganguli 2017), free of any framework.
+
+    In every step ``omega_k += -g_k * dtheta_k`` (eq. 3); at the end of a task
+    ``Omega_k += omega_k / (Delta_k**2 + xi)`` (eq. 5); in later tasks the penalty
+    ``c * sum_k Omega_k * (theta_k - theta*_k)**2`` (eq. 4). Two ways to use it::
+
+        loss = task_loss + si.penalty()     # the three-call use
+        loss.backward()
+        optimizer.step()
+        si.update_running_sum()             # ... and si.update_omega() at the end of a task
+
+        task_loss.backward()                # the faster use: no graph for the penalty
+        si.add_penalty_gradient()
+        optimizer.step()
+        si.update_running_sum()
+
+    In both, g is the gradient of the task loss alone, from one backward pass. Clip or unscale
+    gradients before ``add_penalty_gradient()``. Build the object while the model has its initial
+    weights: they are the first anchor.
+
+    Four numbers are kept for each protected weight, all copies, on the parameter's device, in the
+    parameter's dtype (float32 for 16-bit ones): importance, path integral, anchor, and the weight
+    before the step.
+
+    :param model: the module to protect; only its gradients are ever changed.
+    :param c: the strength, 0 or more; 0 leaves the training untouched.
+    :param xi: the damping of eq. 5, above 0.
+    :param clamp: ``"accumulated"``, ``"per_task"`` or ``"none"``.
+    :param decay: ``None`` (sum) or d in [0, 1].
+    :param gradient: ``"task"`` or ``"total"``.
+    :param include: patterns of parameters to protect; ``None`` means all that require gradients.
+    :param exclude: patterns of parameters to leave out.
+    :param first_anchor: ``"initial"`` or ``"zero"``. Each option, with the source that uses it, is
+        explained at :class:`~si_avalanche.settings.Settings`.
+    :raises ConfigurationError: if a value is not allowed.
+    :raises ParameterSelectionError: if a pattern matches no parameter or nothing can be protected.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        c: float = 1.0,
+        xi: float = 0.1,
+        *,
+        clamp: Clamp = "accumulated",
+        decay: float | None = None,
+        gradient: Gradient = "task",
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        first_anchor: FirstAnchor = "initial",
+    ) -> None:
+        self.c = c
+        self._settings = Settings(
+            xi=xi,
+            clamp=clamp,
+            decay=decay,
+            gradient=gradient,
+            include=include,
+            exclude=exclude,
+            first_anchor=first_anchor,
+        )
+        check_patterns_match(model, (*(include or ()), *exclude))
+        self._follow(model, State())
+
+    @property
+    def c(self) -> float:
+        """The strength of the penalty; may be set between two steps."""
+        return self._c
+
+    @c.setter
+    def c(self, value: float) -> None:
+        self._c = check_strength(value)
+
+    @property
+    def importance(self) -> Mapping[str, Tensor]:
+        """Omega by parameter name: the kept tensors themselves, not copies."""
+        return MappingProxyType(self._state.importance)
+
+    @property
+    def path_integral(self) -> Mapping[str, Tensor]:
+        """Omega (small) of the task in progress, by name: the kept tensors themselves."""
+        return MappingProxyType(self._state.path_integral)
+
+    @property
+    def anchor(self) -> Mapping[str, Tensor]:
+        """Theta* by parameter name: the kept tensors themselves, not copies."""
+        return MappingProxyType(self._state.anchor)
+
+    # The names under which the three-call class is known.
+    omega, running_sum, prev_params = importance, path_integral, anchor
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The model's parameters that are not protected, each with the reason."""
+        return MappingProxyType(self._skipped)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks have been consolidated."""
+        return self._state.tasks
+
+    def __repr__(self) -> str:
+        """Show the options, what is protected and what is not."""
+        weights = sum(tensor.numel() for tensor in self._state.importance.values())
+        skipped = ", ".join(f"{name} ({reason})" for name, reason in self._skipped.items())
+        return (
+            f"SynapticIntelligence(c={self._c}, {self._settings}, protecting {weights} weights in "
+            f"{len(self._live.names)} parameters; skipped: {skipped or 'none'})"
+        )
+
+    @torch.no_grad()
+    def total_importance(self) -> Tensor:
+        """Return the sum of Omega over all parameters, a scalar on the first one's device."""
+        return formulas.total(list(self._state.importance.values()))
+
+    def begin_task(self, model: nn.Module | None = None) -> None:
+        """Look at the model anew: new, grown, frozen, thawed or moved parameters.
+
+        Need not be called: the first step of a task does. Units that exist already keep their
+        state; new ones start unprotected, anchored at their present value. A path integral in
+        progress goes on.
+
+        :param model: the model, if it is another object than before.
+        :raises ModelChangedError: if a parameter with importance has left the model or shrunk.
+        :raises ParameterSelectionError: if nothing is left to protect.
+        """
+        self._follow(self._model if model is None else model, self._state)
+        self._task_is_open = True
+
+    def begin_step(self, model: nn.Module | None = None) -> None:
+        """Look whether the model still has the very parameters it had, and follow it if not.
+
+        Need not be called: ``penalty()`` and ``add_penalty_gradient()`` do, once in each step.
+
+        :param model: the model, if it is another object than before.
+        :raises ModelChangedError: as :meth:`begin_task`.
+        """
+        model = self._model if model is None else model
+        if not (self._task_is_open and self._live.are_still_all_of(model)):
+            self.begin_task(model)
+        self._step_is_begun = True
+
+    def penalty(self) -> Tensor:
+        """Return the surrogate loss of eq. 4, to be added to the task loss.
+
+        Differentiable with respect to the weights. When its backward pass runs, it copies the
+        weights and notes its factor in the loss, so that the path integral can take the task
+        loss's gradient alone; evaluated without a backward pass it leaves no trace. It is zero
+        while nothing is protected. A protected head that is not in use gets a gradient of zeros
+        here, which momentum and weight decay turn into movement; ``add_penalty_gradient()`` does
+        not have that effect.
+
+        :return: a scalar in the dtype of the state, on the first parameter's device.
+        """
+        self._ensure_step()
+        state, recorder, c = self._state, self._recorder, self._c
+        names = recorder.important_names() if c else []
+        if names:
+            anchor, importance = pick(state.anchor, names), pick(state.importance, names)
+            value = formulas.penalty(self._live.weights(names), anchor, importance, c)
+        else:
+            first = next(iter(state.anchor.values()))
+            value = first.new_zeros((), requires_grad=True)
+        if value.requires_grad:
+            hook = partial(recorder.open_in_backward, names, c)
+            value.register_hook(hook)  # type: ignore[no-untyped-call]
+        return value
+
+    def add_penalty_gradient(self) -> None:
+        """Add the gradient of eq. 4 to the gradients that exist, in place, and copy the weights.
+
+        ``p.grad += 2 * c * Omega * (theta - theta*)``, without a graph; nothing is computed while
+        nothing is protected. A parameter whose gradient is ``None`` keeps ``None``. Call it once
+        in every step, between the task loss's backward pass and the optimiser's step.
+
+        :raises CallOrderError: if no gradient exists, or these gradients have it already.
+        """
+        self._ensure_step()
+        self._recorder.add_penalty_gradient(self._c)
+
+    def update_running_sum(self) -> None:
+        """Add the step just made to the path integral (eq. 3), in place.
+
+        Reads ``p.grad``, so call it after the optimiser's step and before ``zero_grad()``. A step
+        that moved nothing adds nothing.
+
+        :raises CallOrderError: if no step was begun, by the backward pass of ``penalty()`` or by
+            ``add_penalty_gradient()``; if the gradients are gone; if they were changed after
+            ``add_penalty_gradient()``.
+        """
+        self._recorder.close()
+        self._step_is_begun = False
+
+    @torch.no_grad()
+    def update_omega(self) -> None:
+        """Consolidate the task (eq. 5): importance, new anchor, path integral back to zero.
+
+        A task without a step changes nothing.
+
+        :raises CallOrderError: if weights moved since the last ``update_running_sum()``.
+        :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
+        """
+        self._recorder.drop_if_idle()
+        if self._state.steps:
+            self._consolidate()
+            self._state.tasks += 1
+            self._state.steps = 0
+        self._task_is_open = self._step_is_begun = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on bit for bit, also in mid-task.
+
+        :return: plain dictionaries with copies of the tensors, integers and a version; it passes
+            through ``torch.save`` and ``torch.load(..., weights_only=True)``. Options and strength
+            are not in it.
+        :raises CallOrderError: if weights moved since the last ``update_running_sum()``.
+        """
+        self._recorder.drop_if_idle()
+        return state_to_dict(self._state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, may_grow: bool = False) -> None:
+        """Take over a saved state; tensors are copied to the parameters' devices and dtypes.
+
+        :param state_dict: what :meth:`state_dict` gave; it is not modified.
+        :param may_grow: accept a state that was saved before the model got more units or
+            parameters; those start unprotected.
+        :raises StateDictError: if entries are missing, extra or misshaped, or the version is
+            newer; the object is left as it was.
+        :raises ModelChangedError: with ``may_grow``, if the model lacks a parameter of the state
+            or has it smaller; the object is left as it was.
+        """
+        state = state_from_dict(state_dict)
+        if not may_grow:
+            check_same_parameters(state, self._state)
+        self._follow(self._model, state)
+
+    def _follow(self, model: nn.Module, state: State) -> None:
+        """Bind a state to a model; raises before anything is changed."""
+        settings = self._settings
+        selection = select_parameters(model, settings.include, settings.exclude)
+        names = selection.protected.keys() | selection.skipped.keys()
+        state.fit(selection.protected, names, settings.first_anchor)
+        self._model, self._state = model, state
+        self._live, self._skipped = LiveParameters(model, selection.protected), selection.skipped
+        self._recorder = StepRecorder(self._live, state, settings.gradient)
+        self._task_is_open = self._step_is_begun = False
+
+    def _ensure_step(self) -> None:
+        if not self._step_is_begun:
+            self.begin_step()
+
+    def _consolidate(self) -> None:
+        state, settings, names = self._state, self._settings, self._live.names
+        weights, anchor = self._live.weights(names), pick(state.anchor, names)
+        importance, path_integral = pick(state.importance, names), pick(state.path_integral, names)
+        new = formulas.consolidate(
+            importance,
+            path_integral,
+            torch._foreach_sub(weights, anchor),
+            settings.xi,
+            settings.clamp,
+            settings.decay,
+        )
+        _refuse_non_finite(names, weights, new)
+        torch._foreach_copy_(importance, new)
+        torch._foreach_copy_(anchor, weights)
+        torch._foreach_zero_(path_integral)
+
+
+def _refuse_non_finite(
+    names: Sequence[str], weights: Sequence[Tensor], importance: Sequence[Tensor]
+) -> None:
+    broken = [
+        name
+        for name, theta, omega in zip(names, weights, importance, strict=True)
+        if not (theta.isfinite().all() and omega.isfinite().all())
+    ]
+    if broken:
+        raise NonFiniteError(
+            f"The task made weights or importance non-finite in {', '.join(broken)}: the loss has "
+            "diverged. Importance and anchor are left as they were. Load weights and state from "
+            "before it, and train with a smaller learning rate or strength c."
+        )
