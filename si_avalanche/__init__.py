@@ -1,4 +1,11 @@
-"""Synaptic Intelligence (Zenke, Poole & Ganguli 2017) for PyTorch and Avalanche."""
+"""Synaptic Intelligence (Zenke, Poole & Ganguli 2017) for PyTorch and Avalanche.
+
+``SynapticIntelligence`` needs PyTorch alone: Avalanche, which takes seconds to import, is loaded
+when ``SI``, ``SIPlugin`` or ``si_metrics`` is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from si_avalanche.errors import (
     CallOrderError,
@@ -9,10 +16,12 @@ from si_avalanche.errors import (
     SIError,
     StateDictError,
 )
-from si_avalanche.metrics import si_metrics
-from si_avalanche.plugin import SIPlugin
-from si_avalanche.strategy import SI
 from si_avalanche.synaptic_intelligence import SynapticIntelligence
+
+if TYPE_CHECKING:
+    from si_avalanche.metrics import si_metrics
+    from si_avalanche.plugin import SIPlugin
+    from si_avalanche.strategy import SI
 
 __version__ = "0.1.0"
 
@@ -29,3 +38,15 @@ __all__ = [
     "SynapticIntelligence",
     "si_metrics",
 ]
+
+_NEEDS_AVALANCHE = {"SI": "strategy", "SIPlugin": "plugin", "si_metrics": "metrics"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _NEEDS_AVALANCHE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_NEEDS_AVALANCHE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

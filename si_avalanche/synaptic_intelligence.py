@@ -184,7 +184,7 @@ class SynapticIntelligence:
             value = first.new_zeros((), requires_grad=True)
         if value.requires_grad:
             hook = partial(recorder.open_in_backward, names, c)
-            value.register_hook(hook)  # type: ignore[no-untyped-call]
+            value.register_hook(hook)
         return value
 
     def add_penalty_gradient(self) -> None:

@@ -1,0 +1,241 @@
+"""The calls of one step: what may stand between them, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from si_avalanche import CallOrderError, NonFiniteError, SynapticIntelligence
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+@pytest.fixture
+def si(network: nn.Module) -> SynapticIntelligence:
+    return SynapticIntelligence(network)
+
+
+def loss_of(network: nn.Module) -> Tensor:
+    return network(torch.ones(4, 3)).square().mean()
+
+
+def train(network: nn.Module, si: SynapticIntelligence, steps: int = 3) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_of(network).backward()
+        si.add_penalty_gradient()
+        optimizer.step()
+        si.update_running_sum()
+
+
+def snapshot(si: SynapticIntelligence) -> list[Tensor]:
+    return [
+        tensor.clone()
+        for kept in (si.omega, si.running_sum, si.prev_params)
+        for tensor in kept.values()
+    ]
+
+
+def assert_unchanged(si: SynapticIntelligence, before: list[Tensor]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(snapshot(si), before, strict=True))
+
+
+def test_recording_a_step_that_was_never_begun_is_refused(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    loss_of(network).backward()
+    with pytest.raises(CallOrderError, match=r"penalty\(\).*add_penalty_gradient\(\)"):
+        si.update_running_sum()
+
+
+def test_recording_a_step_twice_is_refused(network: nn.Module, si: SynapticIntelligence) -> None:
+    train(network, si)
+    before = snapshot(si)
+    with pytest.raises(CallOrderError, match="no step to record"):
+        si.update_running_sum()
+    assert_unchanged(si, before)
+
+
+def test_adding_the_penalty_before_the_backward_pass_is_refused(si: SynapticIntelligence) -> None:
+    with pytest.raises(CallOrderError, match="after the task loss's"):
+        si.add_penalty_gradient()
+
+
+def test_adding_the_penalty_twice_is_refused(network: nn.Module, si: SynapticIntelligence) -> None:
+    loss_of(network).backward()
+    si.add_penalty_gradient()
+    with pytest.raises(CallOrderError, match="twice"):
+        si.add_penalty_gradient()
+
+
+def test_clearing_gradients_before_the_step_is_recorded_is_refused(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+    loss_of(network).backward()
+    si.add_penalty_gradient()
+    optimizer.step()
+    optimizer.zero_grad()
+    with pytest.raises(CallOrderError, match="removed or changed"):
+        si.update_running_sum()
+
+
+def test_clipping_after_the_penalty_was_added_is_refused(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    loss_of(network).backward()
+    si.add_penalty_gradient()
+    nn.utils.clip_grad_norm_(network.parameters(), 0.01)
+    with pytest.raises(CallOrderError, match="Clip or unscale them before"):
+        si.update_running_sum()
+
+
+def test_consolidating_with_an_unrecorded_step_is_refused_and_loses_nothing(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    train(network, si)
+    optimizer = SGD(network.parameters(), lr=0.1)
+    optimizer.zero_grad()
+    (loss_of(network) + si.penalty()).backward()
+    optimizer.step()
+    before = snapshot(si)
+    for call in (si.update_omega, si.state_dict):
+        with pytest.raises(CallOrderError, match="has not recorded"):
+            call()
+    assert_unchanged(si, before)
+    si.update_running_sum()
+    si.update_omega()
+    assert si.tasks == 1
+
+
+def test_a_skipped_optimiser_step_is_no_obstacle(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    train(network, si)
+    before = snapshot(si)
+    network.zero_grad()
+    loss_of(network).backward()
+    si.add_penalty_gradient()
+    si.update_running_sum()
+    assert_unchanged(si, before)
+    network.zero_grad()
+    loss_of(network).backward()
+    si.add_penalty_gradient()
+    si.update_omega()
+    assert si.tasks == 1
+
+
+def test_consolidating_without_a_step_changes_nothing(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    train(network, si)
+    si.update_omega()
+    before = snapshot(si)
+    si.update_omega()
+    assert_unchanged(si, before)
+    assert si.tasks == 1
+
+
+def test_looking_at_the_penalty_leaves_no_trace(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    train(network, si)
+    si.update_omega()
+    twin_network = copy.deepcopy(network)
+    twin = SynapticIntelligence(twin_network)
+    twin.load_state_dict(si.state_dict())
+    optimizer = SGD(network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        si.penalty()
+        loss = loss_of(network) + si.penalty()
+        torch.autograd.grad(si.penalty(), list(network.parameters()), allow_unused=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            si.penalty()
+        si.update_running_sum()
+    optimizer = SGD(twin_network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (loss_of(twin_network) + twin.penalty()).backward()
+        optimizer.step()
+        twin.update_running_sum()
+    for name in si.running_sum:
+        assert torch.equal(si.running_sum[name], twin.running_sum[name])
+
+
+def test_gradients_accumulated_over_several_backward_passes_count_as_one_step(
+    network: nn.Module,
+) -> None:
+    twin = copy.deepcopy(network)
+    split, whole = SynapticIntelligence(network), SynapticIntelligence(twin)
+    for model, si, parts in ((network, split, 4), (twin, whole, 1)):
+        train(model, si)
+        si.update_omega()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            for _ in range(parts):
+                ((loss_of(model) + si.penalty()) / parts).backward()
+            optimizer.step()
+            si.update_running_sum()
+    for name in split.running_sum:
+        torch.testing.assert_close(split.running_sum[name], whole.running_sum[name])
+
+
+def test_a_diverged_task_is_not_consolidated(network: nn.Module, si: SynapticIntelligence) -> None:
+    train(network, si)
+    si.update_omega()
+    train(network, si)
+    importance = {name: omega.clone() for name, omega in si.omega.items()}
+    with torch.no_grad():
+        dict(network.named_parameters())["bias"].fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="bias"):
+        si.update_omega()
+    assert all(torch.equal(si.omega[name], omega) for name, omega in importance.items())
+    assert all(anchor.isfinite().all() for anchor in si.prev_params.values())
+
+
+def test_nothing_is_added_to_the_graph_or_the_gradients_before_the_first_consolidation(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    loss_of(network).backward()
+    before = [
+        parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None
+    ]
+    si.add_penalty_gradient()
+    after = [parameter.grad for parameter in network.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True) if a is not None)
+    network.zero_grad()
+    si.penalty().backward()
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_parameter_without_a_gradient_keeps_none_and_gradients_are_changed_in_place() -> None:
+    used, idle = nn.Linear(3, 2), nn.Linear(3, 2)
+    network = nn.ModuleDict({"used": used, "idle": idle})
+    si = SynapticIntelligence(network)
+    train(used, si)
+    si.update_omega()
+    for omega in si.omega.values():
+        omega.fill_(1.0)
+    with torch.no_grad():
+        idle.weight.add_(1.0)
+        used.weight.add_(1.0)
+    network.zero_grad()
+    loss_of(used).backward()
+    gradient = used.weight.grad
+    assert gradient is not None
+    before = gradient.clone()
+    si.add_penalty_gradient()
+    assert all(parameter.grad is None for parameter in idle.parameters())
+    assert used.weight.grad is gradient
+    torch.testing.assert_close(gradient, before + 2.0)

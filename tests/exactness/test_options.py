@@ -1,0 +1,230 @@
+"""Choosing parameters and settings, and what is refused at construction."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from si_avalanche import (
+    ConfigurationError,
+    ModelChangedError,
+    ParameterSelectionError,
+    SynapticIntelligence,
+)
+
+
+def network() -> nn.Module:
+    return nn.ModuleDict(
+        {"trunk": nn.Linear(3, 4), "norm": nn.LayerNorm(4), "classifier": nn.Linear(4, 2)}
+    )
+
+
+BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"c": -1.0}, r"c must be a finite number, 0 or more, got -1.0"),
+    ({"c": float("nan")}, "got nan"),
+    ({"c": float("inf")}, "got inf"),
+    ({"c": "1"}, "got '1'"),
+    ({"c": [1.0]}, r"got \[1.0\]"),
+    ({"c": True}, "got True"),
+    ({"c": None}, "got None"),
+    ({"xi": 0}, "xi must be a finite number above 0, got 0"),
+    ({"xi": -0.1}, "got -0.1"),
+    ({"xi": float("nan")}, "got nan"),
+    ({"xi": "0.1"}, "got '0.1'"),
+    ({"clamp": "pertask"}, "one of accumulated, per_task, none.*Did you mean 'per_task'"),
+    ({"clamp": None}, "got None"),
+    ({"gradient": "tsk"}, "one of task, total.*Did you mean 'task'"),
+    ({"first_anchor": "origin"}, "one of initial, zero"),
+    ({"decay": 1.5}, r"None or a number in \[0, 1\], got 1.5"),
+    ({"decay": -0.1}, "got -0.1"),
+    ({"decay": float("nan")}, "got nan"),
+    ({"decay": "sum"}, "got 'sum'"),
+    ({"include": "classifier"}, "include must be a list"),
+    ({"exclude": "classifier"}, "exclude must be a list"),
+    ({"exclude": [""]}, "non-empty patterns"),
+    ({"exclude": [3]}, "non-empty patterns"),
+    ({"exclude": ["clasifier.*"]}, r"'clasifier.\*' matches no parameter.*classifier"),
+    ({"include": ["trunk", "nowhere"]}, "'nowhere' matches no parameter"),
+    ({"include": ["trunk"], "exclude": ["*"]}, "None of the 6 parameters"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_SETTINGS, ids=str)
+def test_a_bad_setting_is_refused_at_construction_with_its_value_and_the_remedy(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        SynapticIntelligence(network(), **options)
+
+
+def test_a_refused_strength_leaves_the_old_one() -> None:
+    si = SynapticIntelligence(network(), c=2.0)
+    with pytest.raises(ConfigurationError):
+        si.c = -1.0
+    assert si.c == 2.0
+
+
+@pytest.mark.parametrize(
+    "model", [nn.ReLU(), nn.Linear(2, 2).requires_grad_(False)], ids=["none", "frozen"]
+)
+def test_a_model_without_a_trainable_parameter_is_refused(model: nn.Module) -> None:
+    with pytest.raises(ParameterSelectionError, match=r"Unfreeze one|no parameters"):
+        SynapticIntelligence(model)
+
+
+def test_a_complex_parameter_is_refused_until_it_is_left_out() -> None:
+    model = network()
+    model.register_parameter("phase", nn.Parameter(torch.zeros(2, dtype=torch.complex64)))
+    with pytest.raises(ParameterSelectionError, match=r"exclude=\['phase'\]"):
+        SynapticIntelligence(model)
+    assert "phase" not in SynapticIntelligence(model, exclude=["phase"]).omega
+
+
+@pytest.mark.parametrize(
+    ("options", "protected"),
+    [
+        ({}, {"trunk.weight", "trunk.bias", "norm.weight", "norm.bias"}),
+        ({"include": ["trunk"]}, {"trunk.weight", "trunk.bias"}),
+        ({"include": ["*.bias"]}, {"trunk.bias", "norm.bias"}),
+        ({"exclude": ["norm", "*.bias"]}, {"trunk.weight"}),
+        ({"include": ["t*"], "exclude": ["trunk.bias"]}, {"trunk.weight"}),
+    ],
+    ids=str,
+)
+def test_patterns_choose_parameters_and_what_is_left_out_is_told(
+    options: dict[str, Any], protected: set[str]
+) -> None:
+    model = network()
+    model["classifier"].requires_grad_(False)  # type: ignore[index]
+    si = SynapticIntelligence(model, **options)
+    assert set(si.omega) == set(si.prev_params) == set(si.running_sum) == protected
+    assert set(si.skipped) == {name for name, _ in model.named_parameters()} - protected
+    assert all(name in repr(si) for name in si.skipped)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_state_is_a_copy_on_the_same_device_in_float32_or_better(dtype: torch.dtype) -> None:
+    model = nn.Linear(3, 2).to(dtype)
+    si = SynapticIntelligence(model)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    live = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    for _ in range(2):
+        for _ in range(2):
+            optimizer.zero_grad()
+            (model(torch.ones(4, 3, dtype=dtype)) - 1).square().mean().backward()
+            si.add_penalty_gradient()
+            optimizer.step()
+            si.update_running_sum()
+        si.update_omega()
+        kept = [t for m in (si.omega, si.running_sum, si.prev_params) for t in m.values()]
+        assert all(t.dtype == torch.promote_types(dtype, torch.float32) for t in kept)
+        assert not live & {t.untyped_storage().data_ptr() for t in kept}
+        assert not any(t.requires_grad for t in kept)
+    assert all(omega.isfinite().all() and omega.any() for omega in si.omega.values())
+
+
+def test_tied_weights_are_counted_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    assert set(SynapticIntelligence(model).omega) == {"0.weight", "0.bias", "1.bias"}
+
+
+class Growing(nn.Module):
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, units)
+
+    def grow(self, units: int) -> None:
+        new = nn.Linear(3, units)
+        with torch.no_grad():
+            for name, old in self.head.named_parameters():
+                dict(new.named_parameters())[name][: len(old)] = old
+        self.head = new
+
+
+def train(model: Growing, si: SynapticIntelligence, steps: int = 3) -> None:
+    optimizer = SGD(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (model.head(torch.ones(2, 3)) - 1).square().mean().backward()
+        si.add_penalty_gradient()
+        optimizer.step()
+        si.update_running_sum()
+
+
+@pytest.mark.parametrize("in_mid_task", [False, True])
+def test_a_grown_layer_keeps_the_state_of_its_old_units_and_starts_new_ones_unprotected(
+    in_mid_task: bool,
+) -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    if in_mid_task:
+        train(model, si)
+    omega, anchor = si.omega["head.weight"].clone(), si.prev_params["head.weight"].clone()
+    path = si.running_sum["head.weight"].clone()
+    model.grow(5)
+    new = model.head.weight[2:].detach().clone()
+    si.begin_task()
+    assert torch.equal(si.omega["head.weight"][:2], omega)
+    assert torch.equal(si.prev_params["head.weight"][:2], anchor)
+    assert torch.equal(si.running_sum["head.weight"][:2], path)
+    assert path.any() == in_mid_task
+    assert not si.omega["head.weight"][2:].any()
+    assert not si.running_sum["head.weight"][2:].any()
+    assert torch.equal(si.prev_params["head.weight"][2:], new)
+    train(model, si)
+    si.update_omega()
+    assert si.omega["head.weight"][2:].any()
+
+
+def test_a_layer_that_grew_between_two_steps_is_followed_without_a_word() -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    model.grow(3)
+    train(model, si)
+    assert si.running_sum["head.weight"].shape == (3, 3)
+    assert si.running_sum["head.weight"][2].any()
+
+
+def test_shrinking_or_removing_a_protected_layer_is_refused_and_changes_nothing() -> None:
+    model = Growing(4)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    before = {name: omega.clone() for name, omega in si.omega.items()}
+    head = model.head
+    for replacement, message in (
+        (nn.Linear(3, 2), "may only grow"),
+        (nn.ReLU(), "not in the model"),
+    ):
+        model.head = replacement  # type: ignore[assignment]
+        model.other = nn.Linear(1, 1)
+        with pytest.raises(ModelChangedError, match=message):
+            si.begin_task()
+    model.head = head
+    assert si.omega.keys() == before.keys()
+    assert all(torch.equal(si.omega[name], omega) for name, omega in before.items())
+
+
+def test_a_layer_frozen_for_a_task_keeps_its_importance_for_later() -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    omega = si.omega["head.weight"].clone()
+    model.head.weight.requires_grad_(False)
+    train(model, si)
+    si.update_omega()
+    assert "frozen" in si.skipped["head.weight"]
+    assert torch.equal(si.omega["head.weight"], omega)
+    model.head.weight.requires_grad_(True)
+    train(model, si)
+    assert si.running_sum["head.weight"].any()
