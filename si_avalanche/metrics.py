@@ -59,7 +59,7 @@ class SITotalImportance(GenericPluginMetric[float, Mean]):
 
 
 def si_metrics(
-    *, minibatch: bool = False, epoch: bool = False, experience: bool = False
+    *, minibatch: bool = False, epoch: bool = True, experience: bool = True
 ) -> list[PluginMetric[float]]:
     """Return the metrics of Synaptic Intelligence, for Avalanche's ``EvaluationPlugin``.
 

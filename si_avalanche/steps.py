@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd import Variable
 
 from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
@@ -20,13 +22,15 @@ class _OpenStep:
     :param names: parameters whose weights were copied.
     :param protected: those of them whose gradient contains the penalty's.
     :param strength: the factor of the penalty's gradient in theirs.
-    :param marks: the gradients as :meth:`StepRecorder.add_penalty_gradient` left them.
+    :param in_closed_form: whether the penalty's gradient was added, not brought by autograd.
+    :param marks: the gradients at the end of the backward pass or of the addition.
     """
 
     names: list[str]
     protected: list[str]
     strength: float | Tensor
-    marks: Marks | None = None
+    in_closed_form: bool
+    marks: Marks
 
 
 class StepRecorder:
@@ -72,8 +76,8 @@ class StepRecorder:
                 "add_penalty_gradient() found no gradient: call it after the task loss's "
                 "backward() and before the optimiser's step()."
             )
-        marks = self._open.marks if self._open is not None else None
-        if marks is not None and same_marks(marks, live.gradients(names)):
+        step = self._open
+        if step is not None and step.in_closed_form and self._gradients_are_those_of(step):
             raise CallOrderError(
                 "add_penalty_gradient() was called twice on the same gradients: call it once in "
                 "each step, then step the optimiser, then call update_running_sum()."
@@ -83,7 +87,7 @@ class StepRecorder:
         if protected:
             addend = self._penalty_gradient(protected, c)
             torch._foreach_add_(live.gradients(protected), addend)
-        self._open = _OpenStep(names, protected, c, mark(live.gradients(names)))
+        self._open = _OpenStep(names, protected, c, True, mark(live.gradients(names)))
 
     @torch.no_grad()
     def open_in_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
@@ -99,11 +103,14 @@ class StepRecorder:
         strength = c * factor
         step = self._open
         accumulates = set(protected).intersection(self._live.names_with_gradient())
-        if step is not None and step.marks is None and accumulates:
+        if step is not None and not step.in_closed_form and accumulates:
             step.strength = step.strength + strength
         else:
             self._live.remember(self._live.names)
-            self._open = _OpenStep(self._live.names, protected, strength)
+            step = _OpenStep(self._live.names, protected, strength, False, [])
+            self._open = step
+        # The one place where autograd tells that all gradients have arrived.
+        Variable._execution_engine.queue_callback(partial(self._mark_gradients, step))
 
     @torch.no_grad()
     def close(self) -> None:
@@ -118,12 +125,11 @@ class StepRecorder:
                 "task, either add penalty() to the loss before backward(), or call "
                 "add_penalty_gradient() after it; then step the optimiser."
             )
-        unchanged = step.marks is None or same_marks(step.marks, self._live.gradients(names))
-        if not names or not unchanged:
+        if not names or not self._gradients_are_those_of(step):
             raise CallOrderError(
-                "The gradients were removed or changed before update_running_sum() read them. "
-                "Clip or unscale them before add_penalty_gradient(), and call zero_grad() after "
-                "update_running_sum()."
+                "The gradients were removed or changed before update_running_sum() read them. To "
+                "clip or unscale them, do it between the task loss's backward() and "
+                "add_penalty_gradient(); call zero_grad() after update_running_sum()."
             )
         formulas.add_path_increment_(
             pick(self._state.path_integral, names),
@@ -145,6 +151,13 @@ class StepRecorder:
                 "every optimiser step, before update_omega() or state_dict()."
             )
         self._open = None
+
+    def _mark_gradients(self, step: _OpenStep) -> None:
+        step.marks = mark(self._live.gradients(self._live.names_with_gradient()))
+
+    def _gradients_are_those_of(self, step: _OpenStep) -> bool:
+        names = self._live.names_with_gradient()
+        return same_marks(step.marks, self._live.gradients(names))
 
     def _integrand(self, names: list[str], step: _OpenStep) -> list[Tensor]:
         """The gradient that the path integral takes, in the dtype of the state."""

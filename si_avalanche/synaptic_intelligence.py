@@ -35,9 +35,9 @@ class SynapticIntelligence:
         optimizer.step()
         si.update_running_sum()
 
-    In both, g is the gradient of the task loss alone, from one backward pass. Clip or unscale
-    gradients before ``add_penalty_gradient()``. Build the object while the model has its initial
-    weights: they are the first anchor.
+    In both, g is the gradient of the task loss alone, from one backward pass. To clip or unscale
+    gradients, use the second and do it before ``add_penalty_gradient()``. Build the object while
+    the model has its initial weights: they are the first anchor.
 
     Four numbers are kept for each protected weight, all copies, on the parameter's device, in the
     parameter's dtype (float32 for 16-bit ones): importance, path integral, anchor, and the weight
@@ -206,8 +206,7 @@ class SynapticIntelligence:
         that moved nothing adds nothing.
 
         :raises CallOrderError: if no step was begun, by the backward pass of ``penalty()`` or by
-            ``add_penalty_gradient()``; if the gradients are gone; if they were changed after
-            ``add_penalty_gradient()``.
+            ``add_penalty_gradient()``; if the gradients have been removed or changed since.
         """
         self._recorder.close()
         self._step_is_begun = False

@@ -1,6 +1,7 @@
 """The calls of one step: what may stand between them, and what is refused."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -87,14 +88,39 @@ def test_clearing_gradients_before_the_step_is_recorded_is_refused(
         si.update_running_sum()
 
 
-def test_clipping_after_the_penalty_was_added_is_refused(
+@pytest.mark.parametrize("use", ["three calls", "closed form"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: nn.utils.clip_grad_norm_(network.parameters(), 0.01),
+        lambda network: network.zero_grad(set_to_none=False),
+    ],
+    ids=["clip", "zero"],
+)
+def test_changing_gradients_after_the_penalty_is_in_them_is_refused(
+    network: nn.Module, si: SynapticIntelligence, change: Callable[[nn.Module], object], use: str
+) -> None:
+    if use == "three calls":
+        (loss_of(network) + si.penalty()).backward()
+    else:
+        loss_of(network).backward()
+        si.add_penalty_gradient()
+    change(network)
+    before = snapshot(si)
+    with pytest.raises(CallOrderError, match="To clip or unscale them"):
+        si.update_running_sum()
+    assert_unchanged(si, before)
+
+
+def test_clipping_before_the_penalty_is_added_is_welcome(
     network: nn.Module, si: SynapticIntelligence
 ) -> None:
     loss_of(network).backward()
-    si.add_penalty_gradient()
     nn.utils.clip_grad_norm_(network.parameters(), 0.01)
-    with pytest.raises(CallOrderError, match="Clip or unscale them before"):
-        si.update_running_sum()
+    si.add_penalty_gradient()
+    SGD(network.parameters(), lr=0.1).step()
+    si.update_running_sum()
+    assert si.running_sum["weight"].any()
 
 
 def test_consolidating_with_an_unrecorded_step_is_refused_and_loses_nothing(

@@ -181,7 +181,9 @@ def test_the_penalty_by_itself_and_the_total_importance_reach_every_logger(tmp_p
 
 def test_the_logged_penalty_is_the_one_at_the_weights_of_the_task_loss() -> None:
     recorder = Recorder()
-    evaluator = EvaluationPlugin(si_metrics(minibatch=True), loggers=[recorder])
+    evaluator = EvaluationPlugin(
+        si_metrics(minibatch=True, epoch=False, experience=False), loggers=[recorder]
+    )
     expected: list[float] = []
 
     class Spy(SIPlugin):

@@ -1,0 +1,94 @@
+"""What README and docs show is what the code does."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from avalanche.benchmarks import classic
+from torch import nn
+from torch.nn import functional
+
+import si_avalanche
+from si_avalanche import formulas
+from tests.digits import digits_benchmark
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+METHOD = (ROOT / "docs" / "method.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readme_shows_exactly_two_commands() -> None:
+    commands = [line for block in blocks(README, "bash") for line in block.splitlines() if line]
+    assert len(commands) == 2
+    assert commands[0].endswith("python -m experiments compare")
+    assert commands[1].endswith("python -m pytest")
+
+
+def small_split_mnist(**options: Any) -> Any:
+    """Digits in the format of MNIST, in place of a download."""
+    assert options.keys() <= set(inspect.signature(classic.SplitMNIST).parameters)
+    benchmark: Any = digits_benchmark(task_labels=False)
+    return benchmark
+
+
+def test_the_code_in_the_readme_runs_and_shows_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("avalanche.benchmarks.SplitMNIST", small_split_mnist)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    for block in blocks(README, "python"):
+        exec(
+            compile(block.replace("SimpleMLP(", "SimpleMLP(input_size=64, "), "README", "exec"),
+            names,
+        )
+    printed = capsys.readouterr().out
+    assert "tensor(0.)" in printed.splitlines()[-1]
+    assert names["plugin"].si.total_importance() > 0
+
+
+def test_the_equations_of_the_method_page_stand_in_the_code() -> None:
+    source = inspect.getsource(formulas)
+    beside_equations = [block for block in blocks(METHOD, "python") if "torch._foreach" in block]
+    assert len(beside_equations) == 3
+    assert all(block in source for block in beside_equations)
+
+
+def test_the_loops_of_the_method_page_run_and_agree() -> None:
+    whole, inner = [block for block in blocks(METHOD, "python") if "si." in block]
+    found = []
+    for loop in (whole, with_body(whole, inner)):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        names: dict[str, Any] = {
+            "model": model,
+            "tasks": [[(torch.randn(8, 3), torch.arange(8) % 2)] * 5 for _ in range(2)],
+            "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+            "criterion": functional.cross_entropy,
+        }
+        exec(compile(loop, "docs/method.md", "exec"), names)
+        assert names["si"].tasks == 2
+        found.append(names["si"].omega["weight"])
+    torch.testing.assert_close(*found)
+
+
+def with_body(loop: str, body: str) -> str:
+    """The loop with the other use's four lines in place of its own."""
+    lines = loop.splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if "criterion" in line)
+    last = next(i for i, line in enumerate(lines) if "update_running_sum" in line)
+    return "".join(lines[:first]) + body + "".join(lines[last + 1 :])
+
+
+def test_version_and_citation_agree() -> None:
+    citation = (ROOT / "CITATION.cff").read_text()
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {si_avalanche.__version__}\n" in citation
+    assert f"## {si_avalanche.__version__}\n" in changelog
