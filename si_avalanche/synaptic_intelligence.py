@@ -151,7 +151,8 @@ class SynapticIntelligence:
     def begin_step(self, model: nn.Module | None = None) -> None:
         """Look whether the model still has the very parameters it had, and follow it if not.
 
-        Need not be called: ``penalty()`` and ``add_penalty_gradient()`` do, once in each step.
+        Need not be called: ``penalty()`` and ``add_penalty_gradient()`` look by themselves, unless
+        this has just been called.
 
         :param model: the model, if it is another object than before.
         :raises ModelChangedError: as :meth:`begin_task`.
@@ -159,7 +160,7 @@ class SynapticIntelligence:
         model = self._model if model is None else model
         if not (self._task_is_open and self._live.are_still_all_of(model)):
             self.begin_task(model)
-        self._step_is_begun = True
+        self._looked = True
 
     def penalty(self) -> Tensor:
         """Return the surrogate loss of eq. 4, to be added to the task loss.
@@ -173,7 +174,7 @@ class SynapticIntelligence:
 
         :return: a scalar in the dtype of the state, on the first parameter's device.
         """
-        self._ensure_step()
+        self._look_at_model()
         state, recorder, c = self._state, self._recorder, self._c
         names = recorder.important_names() if c else []
         if names:
@@ -196,7 +197,7 @@ class SynapticIntelligence:
 
         :raises CallOrderError: if no gradient exists, or these gradients have it already.
         """
-        self._ensure_step()
+        self._look_at_model()
         self._recorder.add_penalty_gradient(self._c)
 
     def update_running_sum(self) -> None:
@@ -209,7 +210,6 @@ class SynapticIntelligence:
             ``add_penalty_gradient()``; if the gradients have been removed or changed since.
         """
         self._recorder.close()
-        self._step_is_begun = False
 
     @torch.no_grad()
     def update_omega(self) -> None:
@@ -225,7 +225,7 @@ class SynapticIntelligence:
             self._consolidate()
             self._state.tasks += 1
             self._state.steps = 0
-        self._task_is_open = self._step_is_begun = False
+        self._task_is_open = self._looked = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on bit for bit, also in mid-task.
@@ -263,11 +263,12 @@ class SynapticIntelligence:
         self._model, self._state = model, state
         self._live, self._skipped = LiveParameters(model, selection.protected), selection.skipped
         self._recorder = StepRecorder(self._live, state, settings.gradient)
-        self._task_is_open = self._step_is_begun = False
+        self._task_is_open = self._looked = False
 
-    def _ensure_step(self) -> None:
-        if not self._step_is_begun:
+    def _look_at_model(self) -> None:
+        if not self._looked:
             self.begin_step()
+        self._looked = False
 
     def _consolidate(self) -> None:
         state, settings, names = self._state, self._settings, self._live.names

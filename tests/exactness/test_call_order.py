@@ -202,19 +202,21 @@ def test_gradients_accumulated_over_several_backward_passes_count_as_one_step(
     network: nn.Module,
 ) -> None:
     twin = copy.deepcopy(network)
-    split, whole = SynapticIntelligence(network), SynapticIntelligence(twin)
+    split, whole = SynapticIntelligence(network, c=30.0), SynapticIntelligence(twin, c=30.0)
     for model, si, parts in ((network, split, 4), (twin, whole, 1)):
         train(model, si)
         si.update_omega()
-        optimizer = SGD(model.parameters(), lr=0.1)
-        for _ in range(2):
+        optimizer = SGD(model.parameters(), lr=0.02)
+        for _ in range(4):
             optimizer.zero_grad()
             for _ in range(parts):
                 ((loss_of(model) + si.penalty()) / parts).backward()
             optimizer.step()
             si.update_running_sum()
     for name in split.running_sum:
-        torch.testing.assert_close(split.running_sum[name], whole.running_sum[name])
+        torch.testing.assert_close(
+            split.running_sum[name], whole.running_sum[name], rtol=1e-3, atol=0
+        )
 
 
 def test_a_diverged_task_is_not_consolidated(network: nn.Module, si: SynapticIntelligence) -> None:

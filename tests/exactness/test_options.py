@@ -187,8 +187,9 @@ def test_a_layer_that_grew_between_two_steps_is_followed_without_a_word() -> Non
     model = Growing(2)
     si = SynapticIntelligence(model)
     train(model, si)
+    si.penalty()
     model.grow(3)
-    train(model, si)
+    train(model, si, steps=1)
     assert si.running_sum["head.weight"].shape == (3, 3)
     assert si.running_sum["head.weight"][2].any()
 
