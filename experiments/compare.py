@@ -1,0 +1,142 @@
+"""The comparison: plan the trials, run them, keep the record, tell and draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.records import Choice, Description, Place, Row
+from experiments.results import RECORD, append_row, make_folder, read_rows
+from experiments.strategies import STRATEGIES
+from experiments.streams import STREAMS
+from experiments.strengths import strength_of
+from experiments.sweep import run_trials
+
+
+def describe(
+    choice: Choice, stream: str, scenario: str, strategy: str, seed: int, strength: float | None
+) -> Description:
+    """Describe one trial under the protocol of its stream.
+
+    :param choice: what the user chose.
+    :param stream: a name in ``STREAMS``.
+    :param scenario: a name in ``SCENARIOS``.
+    :param strategy: a name in ``STRATEGIES``.
+    :param seed: the trial's seed.
+    :param strength: the method's strength, None if it has none.
+    :return: the description.
+    """
+    protocol = STREAMS[stream]
+    return Description(
+        stream=stream,
+        scenario=scenario,
+        strategy=strategy,
+        seed=seed,
+        epochs=protocol.epochs if choice.epochs is None else choice.epochs,
+        strength=strength,
+        batch_size=protocol.batch_size,
+        hidden=protocol.hidden,
+        memory=protocol.memory,
+        device=choice.device,
+        evaluation=choice.evaluation,
+    )
+
+
+def plan(choice: Choice) -> list[Description]:
+    """List the trials of a comparison, each method at the strength written down for it.
+
+    :param choice: what the user chose.
+    :return: the trials, seed by seed, so that what is compared is timed side by side.
+    """
+    return [
+        describe(choice, stream, scenario, name, seed, strength_of(stream, scenario, name))
+        for stream in choice.streams
+        for seed in choice.seeds
+        for scenario in choice.scenarios
+        for name in STRATEGIES
+        if name in choice.strategies
+    ]
+
+
+def run_and_record(
+    trials: Sequence[Description], place: Place, processes: int, record: Path
+) -> list[Row]:
+    """Run trials under one progress display, and append each to the record as it ends.
+
+    :param trials: the trials.
+    :param place: where data are read and logs written.
+    :param processes: how many trials run at once.
+    :param record: the file to append to.
+    :return: the rows, read back from the record.
+    """
+    for row in _with_progress(run_trials(trials, place, processes), len(trials)):
+        append_row(record, row)
+    return read_rows(record)
+
+
+def _with_progress(rows: Iterable[Row], total: int) -> Iterable[Row]:
+    columns = (
+        TextColumn("trials"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    # On standard error: what is piped from standard output is the result alone.
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("starting", total=total)
+        for row in rows:
+            which = row.description
+            last = f"{which.scenario}, {STRATEGIES[which.strategy].label}, seed {which.seed}"
+            progress.update(bar, advance=1, description=last)
+            yield row
+        progress.update(bar, description="done")
+
+
+def compare(choice: Choice, place: Place, processes: int, folder: Path) -> int:
+    """Run a comparison and tell it.
+
+    :param choice: what to compare.
+    :param place: where data are read and logs written.
+    :param processes: how many trials run at once.
+    :param folder: where the record, the summary and the figures go.
+    :return: exit status, 0 unless every trial failed.
+    """
+    trials = plan(choice)
+    record = make_folder(folder)
+    rows = run_and_record(trials, place, processes, record)
+    return tell(rows, folder)
+
+
+def report(folder: Path) -> int:
+    """Tell a finished comparison again, from its record alone.
+
+    :param folder: its results folder.
+    :return: exit status, 0 unless every trial failed.
+    """
+    return tell(read_rows(folder / RECORD), folder)
+
+
+def tell(rows: Sequence[Row], folder: Path) -> int:
+    """Print the tables, write the summary and draw the figures of a record.
+
+    :param rows: the trials.
+    :param folder: where the summary and the figures go.
+    :return: exit status, 0 unless every trial failed.
+    """
+    # scipy and matplotlib take longer to import than to use, and no trial waits for them.
+    from experiments.plots import draw_all
+    from experiments.report import make_console, print_report, write_summary
+    from experiments.statistics import summarise
+
+    summaries = summarise(rows)
+    console = make_console()
+    print_report(summaries, console)
+    written = [folder / RECORD, write_summary(summaries, folder), *draw_all(rows, folder)]
+    console.print(f"\nResults in {folder}:", soft_wrap=True)
+    for path in written:
+        console.print(f"  {path.name}", soft_wrap=True)
+    return 0 if any(row.result for row in rows) else 1

@@ -1,0 +1,195 @@
+"""What a strategy costs: time per iteration, passes over the data, bytes of state."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import DatasetExperience
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.training.supervised import Naive
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from experiments.untyped import AvalancheStrategy, Dataset
+
+
+class IterationTimer:
+    """Times training iterations from before the first plugin to after the last one.
+
+    :param device: where the work happens; a GPU is waited for at both ends.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._started = 0.0
+        self._durations: list[float] = []
+
+    def attach(self, strategy: AvalancheStrategy) -> None:
+        """Put a plugin at either end of the strategy's plugins.
+
+        :param strategy: the strategy to time, changed in place.
+        """
+        strategy.plugins.insert(0, _First(self))
+        strategy.plugins.append(_Last(self))
+
+    def median(self) -> float:
+        """Summarise the iterations timed so far.
+
+        :return: seconds.
+        """
+        return statistics.median(self._durations)
+
+    def start(self) -> None:
+        """Note the time at the start of an iteration."""
+        self._started = self._now()
+
+    def stop(self) -> None:
+        """Note the time at the end of an iteration."""
+        self._durations.append(self._now() - self._started)
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+class _First:
+    def __init__(self, timer: IterationTimer) -> None:
+        self.timer = timer
+
+    def before_training_iteration(self, _strategy: AvalancheStrategy, **_kwargs: object) -> None:
+        """Start the clock."""
+        self.timer.start()
+
+
+class _Last:
+    def __init__(self, timer: IterationTimer) -> None:
+        self.timer = timer
+
+    def after_training_iteration(self, _strategy: AvalancheStrategy, **_kwargs: object) -> None:
+        """Stop the clock."""
+        self.timer.stop()
+
+
+class PassCounter:
+    """Counts the samples sent forward through any network of one class, copies included."""
+
+    def __init__(self, model_class: type[nn.Module]) -> None:
+        self._model_class = model_class
+        self._forwarded = 0
+        self._extra: list[float] = []
+
+    @contextmanager
+    def training(self, samples: int, epochs: int) -> Iterator[None]:
+        """Count while the body trains on an experience.
+
+        :param samples: the number of samples in the experience.
+        :param epochs: the number of passes that training itself makes.
+        """
+        self._forwarded = 0
+        handle = register_module_forward_hook(self._count)
+        try:
+            yield
+        finally:
+            handle.remove()
+        self._extra.append(self._forwarded / samples - epochs)
+
+    def extra_passes(self) -> float:
+        """Summarise the experiences so far.
+
+        :return: extra passes, mean over the experiences.
+        """
+        return statistics.fmean(self._extra)
+
+    def _count(self, module: nn.Module, inputs: tuple[Any, ...], _output: object) -> None:
+        if isinstance(module, self._model_class):
+            self._forwarded += len(inputs[0])
+
+
+def extra_bytes(strategy: AvalancheStrategy) -> int:
+    """Weigh what a strategy holds beyond Naive: its method's plugins and its own attributes.
+
+    Tensors and arrays are counted by storage, each once. A buffer of samples counts the samples
+    it keeps, not the data set they are indexed from.
+
+    :param strategy: a strategy after training.
+    :return: bytes.
+    """
+    weight = nn.Linear(1, 1)
+    plain = Naive(
+        model=weight,
+        optimizer=torch.optim.SGD(weight.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        evaluator=None,
+    )
+    base_plugins = tuple(type(plugin) for plugin in plain.plugins)
+    own = {name: value for name, value in vars(strategy).items() if name not in vars(plain)}
+    methods = [p for p in strategy.plugins if not isinstance(p, (*base_plugins, _First, _Last))]
+    shared = ("model", "optimizer", "evaluator", "clock")
+    scale = _Scale(ignored=[strategy, *(getattr(strategy, name) for name in shared)])
+    scale.ignore_tensors(strategy.model.parameters())
+    scale.ignore_tensors(strategy.model.buffers())
+    return scale.weigh(methods) + scale.weigh(own)
+
+
+class _Scale:
+    """Walks objects and adds up what their tensors hold, everything once."""
+
+    def __init__(self, ignored: list[object]) -> None:
+        # Kept alive: an identity is only unique as long as its object lives.
+        self._kept = list(ignored)
+        self._seen = {id(thing) for thing in ignored}
+        self._storages: set[int] = set()
+
+    def ignore_tensors(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            self._weigh_tensor(tensor)
+
+    def weigh(self, thing: object) -> int:
+        if id(thing) in self._seen:
+            return 0
+        self._seen.add(id(thing))
+        self._kept.append(thing)
+        if isinstance(thing, torch.Tensor):
+            return self._weigh_tensor(thing)
+        if isinstance(thing, np.ndarray):
+            return int(thing.nbytes)
+        if isinstance(thing, DatasetExperience):
+            return self.weigh(thing.dataset)
+        if isinstance(thing, AvalancheDataset):
+            return _sample_bytes(thing)
+        return sum(self.weigh(part) for part in _parts(thing))
+
+    def _weigh_tensor(self, tensor: torch.Tensor) -> int:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in self._storages:
+            return 0
+        self._storages.add(storage.data_ptr())
+        return storage.nbytes()
+
+
+def _sample_bytes(dataset: Dataset) -> int:
+    if len(dataset) == 0:
+        return 0
+    tensors = [part for part in dataset[0] if isinstance(part, torch.Tensor)]
+    return len(dataset) * sum(tensor.nbytes for tensor in tensors)
+
+
+def _parts(thing: object) -> list[object]:
+    if isinstance(thing, Mapping):
+        return list(thing.values())
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        return list(thing)
+    # Through these one would leave the strategy and walk the whole program.
+    if isinstance(thing, (type, ModuleType, FunctionType, MethodType)):
+        return []
+    slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    held = [getattr(thing, name, None) for name in slots if not name.startswith("__")]
+    return held + list(getattr(thing, "__dict__", {}).values())

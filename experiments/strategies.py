@@ -1,0 +1,140 @@
+"""The strategies: a name to a function that builds one. Adding a baseline is one function.
+
+Avalanche is imported by the builders: the command line reads the names here, and has to answer
+a typing error at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.untyped import AvalancheStrategy
+
+Parts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One method and how it is tuned.
+
+    :param label: its name in tables and figures.
+    :param build: makes the strategy from Avalanche's common arguments and the trial's settings.
+    :param strength: the name of its strength, or None if it has none.
+    :param grid: the strengths that the search tries, the same number for every method.
+    :param trains_once: whether it trains a single time, on all experiences together.
+    """
+
+    label: str
+    build: Callable[[Parts, Settings], AvalancheStrategy]
+    strength: str | None = None
+    grid: tuple[float, ...] = ()
+    trains_once: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a builder may read.
+
+    :param strength: the method's strength; 0.0 for a method without one.
+    :param memory: the number of samples that a replay buffer holds.
+    """
+
+    strength: float
+    memory: int
+
+
+def _naive(parts: Parts, _settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import Naive
+
+    return Naive(**parts)
+
+
+def _si(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from si_avalanche import SI
+
+    return SI(**parts, c=settings.strength)
+
+
+def _si_avalanche(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import SynapticIntelligence
+
+    return SynapticIntelligence(**parts, si_lambda=settings.strength)
+
+
+def _ewc(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import EWC
+
+    return EWC(**parts, ewc_lambda=settings.strength)
+
+
+def _ewc_online(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import EWC
+
+    return EWC(**parts, ewc_lambda=settings.strength, mode="online", decay_factor=1.0)
+
+
+def _mas(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import MAS
+
+    return MAS(**parts, lambda_reg=settings.strength)
+
+
+def _lwf(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import LwF
+
+    return LwF(**parts, alpha=settings.strength, temperature=2.0)
+
+
+def _rwalk(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.plugins import RWalkPlugin
+    from avalanche.training.supervised import Naive
+
+    plugin = RWalkPlugin(ewc_lambda=settings.strength)
+    return Naive(**{**parts, "plugins": [*parts["plugins"], plugin]})
+
+
+def _replay(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import Replay
+
+    return Replay(**parts, mem_size=settings.memory)
+
+
+def _cumulative(parts: Parts, _settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import Cumulative
+
+    return Cumulative(**parts)
+
+
+def _joint(parts: Parts, _settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import JointTraining
+
+    return JointTraining(**parts)
+
+
+def _decades(first: int, last: int) -> tuple[float, ...]:
+    return tuple(float(f"1e{exponent}") for exponent in range(first, last + 1))
+
+
+STRATEGIES = {
+    "naive": Strategy("Naive", _naive),
+    "si": Strategy("SI (si-avalanche)", _si, "c", _decades(0, 6)),
+    "si-avalanche": Strategy("SI (Avalanche's)", _si_avalanche, "si_lambda", _decades(0, 6)),
+    "ewc": Strategy("EWC", _ewc, "ewc_lambda", _decades(1, 7)),
+    "ewc-online": Strategy("EWC online", _ewc_online, "ewc_lambda", _decades(1, 7)),
+    "mas": Strategy("MAS", _mas, "lambda_reg", _decades(-3, 3)),
+    "lwf": Strategy("LwF", _lwf, "alpha", _decades(-2, 4)),
+    "rwalk": Strategy("RWalk", _rwalk, "ewc_lambda", _decades(-2, 4)),
+    "replay": Strategy("Replay", _replay),
+    "cumulative": Strategy("Cumulative", _cumulative),
+    "joint": Strategy("Joint", _joint, trains_once=True),
+}
+
+
+def with_strength() -> list[str]:
+    """List the strategies that have a strength.
+
+    :return: their names, in the order of the registry.
+    """
+    return [name for name, strategy in STRATEGIES.items() if strategy.strength is not None]

@@ -1,0 +1,169 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import strategies
+from experiments.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--strategies", "ewc", "sii"], ["strategy 'sii'", "nearest name is 'si'", "rwalk"]),
+        (["--strategies", "EWC-onlin"], ["strategy 'EWC-onlin'", "nearest name is 'ewc-online'"]),
+        (["--streams", "digit"], ["stream 'digit'", "nearest name is 'digits'", "split_fmnist"]),
+        (["--scenarios", "clas"], ["scenario 'clas'", "nearest name is 'class'", "domain"]),
+        (["--loggers", "csvv"], ["logger 'csvv'", "nearest name is 'csv'", "tensorboard"]),
+        (["--device", "gpu"], ["device 'gpu'", "cuda"]),
+        (["--device", "cuda:x"], ["device 'cuda:x'"]),
+        (["--device", "cuda:99"], ["device 'cuda:99' is not available"]),
+        (["--seeds"], ["no seed given"]),
+        (["--seeds", ""], ["no seed given"]),
+        (["--seeds", "0", "1", "0"], ["seed 0 is given more than once"]),
+        (["--seeds", "0,0"], ["seed 0 is given more than once"]),
+        (["--seeds", "-1"], ["seed '-1'"]),
+        (["--seeds", "1.5"], ["seed '1.5'"]),
+        (["--epochs", "0"], ["number of epochs '0'", "at least 1"]),
+        (["--epochs", "many"], ["number of epochs 'many'"]),
+        (["--processes", "0"], ["number of processes '0'", "at least 1"]),
+        (["--strategies"], ["no strategy given"]),
+        (["--strategies", "si", "si"], ["strategy 'si' is given more than once"]),
+        (
+            ["--streams", "split_fmnist", "--data-root", "/nowhere"],
+            ["FashionMNIST/raw/t10k-labels"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["compare", "tune"])
+def test_what_cannot_be_run_is_one_clear_error_before_any_work(
+    command: str,
+    arguments: list[str],
+    named: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if command == "tune" and "--loggers" in arguments:
+        pytest.skip("a search writes no logs")
+    monkeypatch.chdir(tmp_path)
+    assert main([command, *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    for part in named:
+        assert part in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_refuses_what_has_no_strength(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "--strategies", "replay"]) == 2
+    assert "unknown strategy 'replay'" in capsys.readouterr().err
+
+
+def test_an_earlier_results_folder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trials.jsonl").touch()
+    assert main(["compare", "--results", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_help_and_errors_answer_at_once_without_a_traceback() -> None:
+    started = time.perf_counter()
+    helped = ask("--help")
+    refused = ask("compare", "--strategies", "sii")
+    # Torch alone takes longer to import, twice.
+    assert time.perf_counter() - started < 4
+    assert helped.returncode == 0
+    assert "compare" in helped.stdout
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+
+
+TINY = ["--streams", "split_mnist", "--scenarios", "domain", "--epochs", "1", "--processes", "1"]
+
+
+def test_a_comparison_tells_records_and_draws(
+    tmp_path: Path,
+    data_root: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setitem(
+        strategies.STRATEGIES, "mas", strategies.Strategy("MAS", broken, "lambda_reg", (1.0,))
+    )
+    chosen = ["--strategies", "naive,si", "mas", "joint", "--seeds", "0", "1"]
+    place = ["--data-root", str(data_root), "--results", str(tmp_path / "results")]
+    assert main(["compare", *TINY, *chosen, *place]) == 0
+
+    output = capsys.readouterr().out
+    assert "MAS" in output
+    assert "failed: RuntimeError: broken on purpose (seeds 0, 1)" in output
+    assert "\x1b" not in output
+    assert "results" in output
+    lines = (tmp_path / "results" / "trials.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {(row["strategy"], row["seed"]) for row in rows} == {
+        (name, seed) for name in ("naive", "si", "mas", "joint") for seed in (0, 1)
+    }
+    for row in rows:
+        assert (row["failure"] is None) == (row["strategy"] != "mas")
+        assert row["versions"]["si-avalanche"] != ""
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert made == {
+        "trials.jsonl",
+        "summary.csv",
+        "accuracy-split_mnist.png",
+        "matrices-split_mnist-domain.png",
+    }
+
+    # The record alone tells the same again.
+    (tmp_path / "results" / "summary.csv").unlink()
+    assert main(["report", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out == output
+    assert (tmp_path / "results" / "summary.csv").exists()
+
+
+def test_the_exit_status_tells_when_everything_failed(
+    tmp_path: Path,
+    data_root: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setitem(strategies.STRATEGIES, "naive", strategies.Strategy("Naive", broken))
+    place = ["--data-root", str(data_root), "--results", str(tmp_path / "results")]
+    assert main(["compare", *TINY, "--strategies", "naive", "--seeds", "0", *place]) == 1
+    assert "failed: RuntimeError" in capsys.readouterr().out
+
+
+def test_a_search_prints_a_section_and_keeps_its_record(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--data-root", str(data_root), "--results", str(tmp_path / "search")]
+    assert main(["tune", *TINY, "--strategies", "si", "--seeds", "100", *place]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("[split_mnist.domain]\nnote = ")
+    assert "\nsi = " in output
+    lines = (tmp_path / "search" / "trials.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert sorted(row["strength"] for row in rows) == list(strategies.STRATEGIES["si"].grid)
+    assert {row["evaluation"] for row in rows} == {"validation"}
