@@ -38,6 +38,7 @@ def describe(
         epochs=protocol.epochs if choice.epochs is None else choice.epochs,
         strength=strength,
         batch_size=protocol.batch_size,
+        learning_rate=protocol.learning_rate,
         hidden=protocol.hidden,
         memory=protocol.memory,
         device=choice.device,

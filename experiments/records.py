@@ -31,6 +31,7 @@ class Description:
     """Everything that decides a trial's outcome.
 
     :param strength: the method's strength, or None if it has none.
+    :param damping: xi of our SI; the default is the package's.
     :param evaluation: ``"test"`` or ``"validation"``, the samples that accuracy is taken on.
     """
 
@@ -43,7 +44,8 @@ class Description:
     batch_size: int
     hidden: int
     memory: int
-    learning_rate: float = 1e-3
+    learning_rate: float
+    damping: float = 0.1
     device: str = "cpu"
     evaluation: str = "test"
 

@@ -38,10 +38,12 @@ class Settings:
     """What a builder may read.
 
     :param strength: the method's strength; 0.0 for a method without one.
+    :param damping: xi of our SI.
     :param memory: the number of samples that a replay buffer holds.
     """
 
     strength: float
+    damping: float
     memory: int
 
 
@@ -54,7 +56,7 @@ def _naive(parts: Parts, _settings: Settings) -> AvalancheStrategy:
 def _si(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from si_avalanche import SI
 
-    return SI(**parts, c=settings.strength)
+    return SI(**parts, c=settings.strength, xi=settings.damping)
 
 
 def _si_avalanche(parts: Parts, settings: Settings) -> AvalancheStrategy:
@@ -119,7 +121,7 @@ def _decades(first: int, last: int) -> tuple[float, ...]:
 
 STRATEGIES = {
     "naive": Strategy("Naive", _naive),
-    "si": Strategy("SI (si-avalanche)", _si, "c", _decades(0, 6)),
+    "si": Strategy("SI (si-avalanche)", _si, "c", _decades(-2, 4)),
     "si-avalanche": Strategy("SI (Avalanche's)", _si_avalanche, "si_lambda", _decades(0, 6)),
     "ewc": Strategy("EWC", _ewc, "ewc_lambda", _decades(1, 7)),
     "ewc-online": Strategy("EWC online", _ewc_online, "ewc_lambda", _decades(1, 7)),

@@ -63,6 +63,7 @@ class Stream:
     features: int
     hidden: int
     batch_size: int
+    learning_rate: float
     epochs: int
     memory: int
 
@@ -105,6 +106,7 @@ def _idx_stream(title: str, name: str) -> Stream:
         features=784,
         hidden=256,
         batch_size=64,
+        learning_rate=1e-3,
         epochs=2,
         memory=200,
     )
@@ -118,6 +120,8 @@ STREAMS = {
         features=64,
         hidden=100,
         batch_size=32,
+        # Three times the usual: with so few iterations per task, Naive would hardly forget.
+        learning_rate=3e-3,
         epochs=15,
         memory=100,
     ),

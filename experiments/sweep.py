@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
+from filelock import FileLock
 from joblib import Parallel, delayed
 
 from experiments.quiet import quiet
@@ -41,7 +45,8 @@ def _run_on_one_thread(description: Description, place: Place) -> Result:
     # Imported here so that the parent process, which only waits, starts without torch.
     import torch
 
-    from experiments.trial import run_trial
+    with _first_import_of_avalanche():
+        from experiments.trial import run_trial
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,3 +54,13 @@ def _run_on_one_thread(description: Description, place: Place) -> Result:
         return run_trial(description, place)
     finally:
         torch.set_num_threads(threads)
+
+
+def _first_import_of_avalanche() -> AbstractContextManager[object]:
+    """Keep processes apart while Avalanche is imported for the first time on a machine.
+
+    It writes its configuration then and reads it back: a second process would meet half a file.
+    """
+    if Path("~/.avalanche/config.json").expanduser().exists():
+        return nullcontext()
+    return FileLock(Path(tempfile.gettempdir()) / "avalanche-first-import.lock")

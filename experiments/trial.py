@@ -113,7 +113,11 @@ def _make_strategy(
         "plugins": [],
         "evaluator": _make_evaluator(description.strategy, loggers),
     }
-    settings = Settings(strength=description.strength or 0.0, memory=description.memory)
+    settings = Settings(
+        strength=description.strength or 0.0,
+        damping=description.damping,
+        memory=description.memory,
+    )
     return STRATEGIES[description.strategy].build(parts, settings)
 
 

@@ -53,13 +53,15 @@ def plan(choice: Choice) -> list[Description]:
 def best(rows: Sequence[Row]) -> Found:
     """Choose a method's strength by its accuracy on the validation part.
 
-    :param rows: trials of one method in one scenario that ended.
+    :param rows: trials of one method in one scenario; one that failed counts as accuracy 0, so
+        that no strength wins by failing where it is hard.
     :return: the best strength; the middle one of those that do equally well.
     """
     scores: dict[float, list[float]] = defaultdict(list)
     for row in rows:
-        if row.result is not None and row.description.strength is not None:
-            scores[row.description.strength].append(average_accuracy(row.result.accuracy))
+        if row.description.strength is not None:
+            score = average_accuracy(row.result.accuracy) if row.result else 0.0
+            scores[row.description.strength].append(score)
     means = {strength: fmean(values) for strength, values in sorted(scores.items())}
     top = max(means.values())
     equals = [strength for strength, mean in means.items() if mean == top]
@@ -107,9 +109,9 @@ def tune(choice: Choice, place: Place, processes: int, folder: Path) -> int:
 def _lines(rows: Sequence[Row]) -> Mapping[str, str]:
     lines = {}
     for method in STRATEGIES:
-        ended = [row for row in rows if row.description.strategy == method and row.result]
-        if ended:
-            lines[method] = _line(best(ended))
+        tried = [row for row in rows if row.description.strategy == method]
+        if any(row.result for row in tried):
+            lines[method] = _line(best(tried))
     return lines
 
 

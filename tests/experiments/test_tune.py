@@ -44,3 +44,9 @@ def test_a_tie_goes_to_the_middle_and_a_flat_grid_is_told() -> None:
 
 def test_the_edge_of_the_grid_is_told() -> None:
     assert best([row(1, 0.5), row(2, 0.6)]).at_edge
+
+
+def test_a_strength_that_fails_on_a_seed_does_not_win_by_its_other_seeds() -> None:
+    failed = Row(describe("si", strength=1, seed=1), None, "ValueError: x", {})
+    found = best([row(1, 0.9), failed, row(2, 0.6), row(2, 0.6, 1)])
+    assert found.strength == 2
