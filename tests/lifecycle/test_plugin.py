@@ -26,6 +26,7 @@ from si_avalanche import (
 )
 from tests.digits import digits_benchmark, naive, network, parts, same, train, weights, with_si
 from tests.exactness.test_options import BAD_SETTINGS
+from tests.saving import through_file
 
 
 class Strengths(SIPlugin):
@@ -213,14 +214,6 @@ def test_metrics_without_the_plugin_say_what_is_missing() -> None:
     strategy = naive(network(), evaluator=evaluator)
     with pytest.raises(ConfigurationError, match="no SIPlugin among"):
         strategy.train(digits_benchmark().train_stream[0])
-
-
-def through_file(state: dict[str, Any]) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    loaded: dict[str, Any] = torch.load(buffer, weights_only=True)
-    return loaded
 
 
 def test_a_saved_plugin_continues_bit_for_bit_in_a_new_process_of_training() -> None:

@@ -1,7 +1,6 @@
 """Saving and loading the framework-free object."""
 
 import copy
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 
 from si_avalanche import ModelChangedError, StateDictError, SynapticIntelligence
+from tests.saving import through_file
 
 
 def build(width: int = 5, outputs: int = 2) -> nn.Module:
@@ -26,14 +26,6 @@ def train(model: nn.Module, si: SynapticIntelligence, optimizer: Optimizer, seed
         si.add_penalty_gradient()
         optimizer.step()
         si.update_running_sum()
-
-
-def through_file(state: dict[str, Any]) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    loaded: dict[str, Any] = torch.load(buffer, weights_only=True)
-    return loaded
 
 
 def trained() -> tuple[nn.Module, SynapticIntelligence, Optimizer]:
