@@ -34,6 +34,8 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "cumulative": {"color": "#6a3d9a", "marker": "X"},
     "joint": {"color": "#6a3d9a", "marker": "*", "markersize": 11, "linestyle": "none"},
 }
+# Eleven bands on top of each other are mud; the table has all intervals.
+_BANDS = ("naive", "si")
 _DOTS_PER_INCH = 150
 
 
@@ -112,14 +114,19 @@ def draw_accuracy(stream: str, groups: dict[str, _Group], folder: Path) -> Path:
         labelspacing=0.8,
     )
     seeds = max(len(results) for group in groups.values() for results in group.values())
+    many = "s, bands: 95 % intervals of naive and SI" if seeds > 1 else ""
     figure.suptitle(
-        f"{_headline(groups)}\n{STREAMS[stream].title}, mean of {seeds} "
-        f"seed{'s' if seeds > 1 else ''}{', bands: 95 % intervals' if seeds > 1 else ''}",
+        f"{_headline(groups)}\n{_title(stream)}, mean of {seeds} seed{many}",
         x=0.01,
         ha="left",
         fontsize=11,
     )
     return _save(figure, folder / f"accuracy-{stream}.png")
+
+
+def _title(stream: str) -> str:
+    title = STREAMS[stream].title
+    return title[0].upper() + title[1:]
 
 
 def _headline(groups: dict[str, _Group]) -> str:
@@ -144,15 +151,9 @@ def _draw_curve(panel: Axes, strategy: str, results: list[Result]) -> Line2D:
     widths = np.array([100 * (point.half_width or 0.0) for point in points])
     if len(points) == 1:
         panel.errorbar(experiences, means, widths, color=look["color"], capsize=3)
-    else:
-        panel.fill_between(
-            experiences,
-            np.clip(means - widths, 0, 100),
-            np.clip(means + widths, 0, 100),
-            color=look["color"],
-            alpha=0.18 if strategy == "si" else 0.05,
-            lw=0,
-        )
+    elif strategy in _BANDS:
+        low, high = np.clip(means - widths, 0, 100), np.clip(means + widths, 0, 100)
+        panel.fill_between(experiences, low, high, color=look["color"], alpha=0.18, lw=0)
     return panel.plot(experiences, means, **look)[0]
 
 
@@ -163,12 +164,21 @@ def _so_far(matrices: Sequence[Sequence[Sequence[float]]], row: int) -> Estimate
 
 def _finish_panel(panel: Axes, scenario: str) -> None:
     chance = 100 / outputs(scenario)
+    # As near as the curves allow, but never below chance, where there is nothing to tell apart.
+    curves = np.concatenate([np.asarray(line.get_ydata()) for line in panel.lines])
+    lowest = max(chance, 5 * np.floor((curves.min() - 2) / 5))
+    room = 0.03 * (100 - lowest)
+    panel.set_ylim(lowest - 2 * room, 100 + room)
     panel.axhline(chance, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    panel.annotate("chance", (1, chance), (0, 3), textcoords="offset points", color="0.4", size=8)
-    # From chance to perfect: below chance there is nothing to tell apart.
-    room = 0.03 * (100 - chance)
     panel.set(title=SCENARIOS[scenario], xlabel="experiences learnt")
-    panel.set_ylim(chance - 2 * room, 100 + room)
+    arrow = "" if lowest == chance else "\N{DOWNWARDS ARROW} "
+    panel.annotate(
+        f"{arrow}chance {chance:.0f} %",
+        (0.02, 0.015),
+        xycoords="axes fraction",
+        color="0.4",
+        size=8,
+    )
     panel.set_xticks(range(1, EXPERIENCES + 1))
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="0.92")
@@ -198,7 +208,7 @@ def draw_matrices(stream: str, scenario: str, group: _Group, folder: Path) -> Pa
     figure.supxlabel("experience evaluated", fontsize=10)
     figure.supylabel("experiences learnt", fontsize=10)
     figure.suptitle(
-        f"{STREAMS[stream].title[0].upper()}{STREAMS[stream].title[1:]}, {SCENARIOS[scenario]}: "
+        f"{_title(stream)}, {SCENARIOS[scenario]}: "
         "what is still known of each experience (columns) as more are learnt (downwards)",
         x=0.01,
         ha="left",
