@@ -1,5 +1,6 @@
 """What README and docs show is what the code does."""
 
+import csv
 import inspect
 import re
 from pathlib import Path
@@ -92,3 +93,17 @@ def test_version_and_citation_agree() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert f"version: {si_avalanche.__version__}\n" in citation
     assert f"## {si_avalanche.__version__}\n" in changelog
+
+
+def test_the_table_in_the_readme_is_that_of_the_committed_run() -> None:
+    with (ROOT / "docs" / "compare" / "summary-digits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 33
+    for row in rows:
+        mean, half = (100 * float(row[f"average_accuracy{end}"]) for end in ("", "_half_width"))
+        line = next(
+            line for line in README.splitlines() if line.strip("|* ").startswith(row["label"])
+        )
+        assert f"{mean:.1f} ± {half:.1f}" in line
+        if row["scenario"] == "domain":
+            assert f" {float(row['time_ratio']):.2f}" in line.replace("*", "")
