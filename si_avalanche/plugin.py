@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from numbers import Real
 from typing import Any, TypeAlias
 
 from avalanche.training.plugins import SupervisedPlugin
@@ -159,14 +160,15 @@ class SIPlugin(SupervisedPlugin):
 def _check_schedule(c: object) -> Strength:
     if callable(c):
         return c
-    if isinstance(c, Sequence) and not isinstance(c, str):
-        if not c:
-            raise ConfigurationError(
-                "c must be a number, a list with at least one number, or a function of the "
-                f"experience index, got {c!r}."
-            )
+    if isinstance(c, Sequence) and not isinstance(c, str | bytes) and c:
         return [check_strength(value, f"c[{index}]") for index, value in enumerate(c)]
-    return check_strength(c)
+    if isinstance(c, Real):
+        return check_strength(c)
+    raise ConfigurationError(
+        "c must be a number, 0 or more, a list with at least one such number (one for each "
+        "experience, the last one repeats), or a function from the experience index to one, "
+        f"got {c!r}."
+    )
 
 
 def _strength_of(c: Strength, experience: int) -> float:

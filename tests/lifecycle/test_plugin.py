@@ -65,7 +65,9 @@ def test_the_strength_of_each_experience(c: Any, used: list[float]) -> None:
             for o, m in BAD_SETTINGS
             if "matches no" not in m and "None of" not in m and o != {"c": [1.0]}
         ),
-        ({"c": []}, "at least one number"),
+        ({"c": []}, r"a list with at least one such number.*got \[\]"),
+        ({"c": b"1"}, "got b'1'"),
+        ({"c": {0: 1.0}}, "function from the experience index"),
         ({"c": [1.0, -2.0]}, r"c\[1\] must be .* got -2.0"),
         ({"c": [1.0, "a"]}, r"c\[1\] must be .* got 'a'"),
         ({"c": [float("nan")]}, r"c\[0\] must be"),
