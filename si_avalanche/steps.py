@@ -76,12 +76,7 @@ class StepRecorder:
                 "add_penalty_gradient() found no gradient: call it after the task loss's "
                 "backward() and before the optimiser's step()."
             )
-        step = self._open
-        if step is not None and step.in_closed_form and self._gradients_are_those_of(step):
-            raise CallOrderError(
-                "add_penalty_gradient() was called twice on the same gradients: call it once in "
-                "each step, then step the optimiser, then call update_running_sum()."
-            )
+        self._refuse_second_penalty(live.gradients(names))
         live.remember(names)
         protected = _intersection(self.important_names(), names) if c else []
         if protected:
@@ -89,28 +84,39 @@ class StepRecorder:
             torch._foreach_add_(live.gradients(protected), addend)
         self._open = _OpenStep(names, protected, c, True, mark(live.gradients(names)))
 
-    @torch.no_grad()
     def open_in_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
-        """Open a step from the backward pass of the penalty, before it reaches ``p.grad``.
-
-        Gradients that exist already come from an earlier backward pass of the same step: then the
-        strengths add up.
+        """Open a step from within the backward pass of the penalty.
 
         :param protected: the parameters that get the penalty's gradient.
         :param c: the strength.
         :param factor: the factor of the penalty in the loss, a 0-dimensional tensor.
         """
-        strength = c * factor
         step = self._open
-        accumulates = set(protected).intersection(self._live.names_with_gradient())
-        if step is not None and not step.in_closed_form and accumulates:
-            step.strength = step.strength + strength
-        else:
-            self._live.remember(self._live.names)
-            step = _OpenStep(self._live.names, protected, strength, False, [])
-            self._open = step
+        accumulates = (
+            step is not None and not step.in_closed_form and self._gradients_are_those_of(step)
+        )
+        before = mark(self._gradients())
+        settle = partial(self._settle, protected, c * factor.detach(), before, accumulates)
         # The one place where autograd tells that all gradients have arrived.
-        Variable._execution_engine.queue_callback(partial(self._mark_gradients, step))
+        Variable._execution_engine.queue_callback(settle)
+
+    @torch.no_grad()
+    def _settle(
+        self, protected: list[str], strength: Tensor, before: Marks, accumulates: bool
+    ) -> None:
+        """Open the step at the end of a backward pass, if it brought the penalty's gradient.
+
+        It did not if the gradients went elsewhere, as with ``torch.autograd.grad``. Strengths add
+        up over the backward passes of one step, and over several penalties in one pass.
+        """
+        names, gradients, step = self._live.names, self._gradients(), self._open
+        is_open = step is not None and same_marks(step.marks, gradients)
+        if same_marks(before, gradients) and (protected or is_open):
+            return
+        if step is not None and (accumulates or (is_open and not step.in_closed_form)):
+            strength = strength + step.strength
+        self._live.remember(names)
+        self._open = _OpenStep(names, protected, strength, False, mark(gradients))
 
     @torch.no_grad()
     def close(self) -> None:
@@ -152,12 +158,27 @@ class StepRecorder:
             )
         self._open = None
 
-    def _mark_gradients(self, step: _OpenStep) -> None:
-        step.marks = mark(self._live.gradients(self._live.names_with_gradient()))
+    def _gradients(self) -> list[Tensor]:
+        return self._live.gradients(self._live.names_with_gradient())
 
     def _gradients_are_those_of(self, step: _OpenStep) -> bool:
-        names = self._live.names_with_gradient()
-        return same_marks(step.marks, self._live.gradients(names))
+        return same_marks(step.marks, self._gradients())
+
+    def _refuse_second_penalty(self, gradients: list[Tensor]) -> None:
+        step = self._open
+        if step is None:
+            return
+        if step.in_closed_form and {id(t) for t, _ in step.marks} & {id(t) for t in gradients}:
+            raise CallOrderError(
+                "add_penalty_gradient() was called twice in one step: call it once, after all "
+                "backward passes of the step, then step the optimiser, then call "
+                "update_running_sum(), also if the optimiser skipped its step."
+            )
+        if not step.in_closed_form and step.protected and self._gradients_are_those_of(step):
+            raise CallOrderError(
+                "add_penalty_gradient() found the penalty's gradient there already, because the "
+                "loss contained penalty(). Use one or the other."
+            )
 
     def _integrand(self, names: list[str], step: _OpenStep) -> list[Tensor]:
         """The gradient that the path integral takes, in the dtype of the state."""

@@ -69,10 +69,26 @@ def test_adding_the_penalty_before_the_backward_pass_is_refused(si: SynapticInte
         si.add_penalty_gradient()
 
 
-def test_adding_the_penalty_twice_is_refused(network: nn.Module, si: SynapticIntelligence) -> None:
+@pytest.mark.parametrize("another_backward_pass", [False, True])
+def test_adding_the_penalty_twice_is_refused(
+    network: nn.Module, si: SynapticIntelligence, another_backward_pass: bool
+) -> None:
     loss_of(network).backward()
     si.add_penalty_gradient()
-    with pytest.raises(CallOrderError, match="twice"):
+    if another_backward_pass:
+        loss_of(network).backward()
+    with pytest.raises(CallOrderError, match="twice in one step"):
+        si.add_penalty_gradient()
+
+
+def test_adding_the_penalty_to_gradients_that_have_it_from_the_loss_is_refused(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    train(network, si)
+    si.update_omega()
+    network.zero_grad()
+    (loss_of(network) + si.penalty()).backward()
+    with pytest.raises(CallOrderError, match="there already"):
         si.add_penalty_gradient()
 
 
@@ -185,6 +201,7 @@ def test_looking_at_the_penalty_leaves_no_trace(
         torch.autograd.grad(si.penalty(), list(network.parameters()), allow_unused=True)
         loss.backward()
         optimizer.step()
+        torch.autograd.grad(si.penalty(), list(network.parameters()))
         with torch.no_grad():
             si.penalty()
         si.update_running_sum()
@@ -217,6 +234,54 @@ def test_gradients_accumulated_over_several_backward_passes_count_as_one_step(
         torch.testing.assert_close(
             split.running_sum[name], whole.running_sum[name], rtol=1e-3, atol=0
         )
+
+
+def test_the_gradient_of_the_penalty_may_be_asked_for_beside_the_closed_form(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    train(network, si)
+    si.update_omega()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    network.zero_grad()
+    loss_of(network).backward()
+    task = [
+        parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None
+    ]
+    automatic = torch.autograd.grad(si.penalty(), list(network.parameters()))
+    si.add_penalty_gradient()
+    for parameter, before, extra in zip(network.parameters(), task, automatic, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, before + extra)
+
+
+@pytest.mark.parametrize("order", ["penalty last", "penalty twice in one loss"])
+@pytest.mark.parametrize("tasks_before", [0, 1])
+def test_other_ways_to_bring_the_penalty_by_autograd_integrate_the_task_gradient_too(
+    network: nn.Module, order: str, tasks_before: int
+) -> None:
+    c = 20.0 if order == "penalty last" else 10.0
+    twin = copy.deepcopy(network)
+    odd, plain = SynapticIntelligence(network, c=c), SynapticIntelligence(twin, c=20.0)
+    for model, si in ((network, odd), (twin, plain)):
+        for _ in range(tasks_before):
+            train(model, si)
+            si.update_omega()
+        optimizer = SGD(model.parameters(), lr=0.02)
+        for _ in range(3):
+            optimizer.zero_grad()
+            if model is twin:
+                (loss_of(model) + si.penalty()).backward()
+            elif order == "penalty last":
+                loss_of(model).backward()
+                si.penalty().backward()
+            else:
+                (loss_of(model) + si.penalty() + si.penalty()).backward()
+            optimizer.step()
+            si.update_running_sum()
+    for name, path_integral in plain.running_sum.items():
+        torch.testing.assert_close(odd.running_sum[name], path_integral, rtol=1e-3, atol=0)
 
 
 def test_a_diverged_task_is_not_consolidated(network: nn.Module, si: SynapticIntelligence) -> None:
