@@ -1,11 +1,12 @@
 """Which parameters of a model are protected, under which names, and why the others are not."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from si_avalanche.errors import ParameterSelectionError
 
@@ -15,7 +16,7 @@ class Selection:
     """The outcome of :func:`select_parameters`.
 
     :param protected: name to live parameter, in the order of ``model.named_parameters()``; tied
-        weights stand once, under their first name.
+        weights stand once, under their first name; wrappers leave no trace in names.
     :param skipped: name to the reason, for every other parameter of the model.
     """
 
@@ -39,7 +40,7 @@ def select_parameters(
     """
     protected: dict[str, nn.Parameter] = {}
     skipped: dict[str, str] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in plain_named_parameters(model):
         reason = _reason_to_skip(name, parameter, include, exclude)
         if reason is None:
             protected[name] = parameter
@@ -50,6 +51,20 @@ def select_parameters(
     return Selection(protected, skipped)
 
 
+def plain_named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield names and parameters as if no wrapper stood around the model or a part of it.
+
+    ``torch.compile`` puts ``_orig_mod`` into names, data-parallel wrappers put ``module`` before
+    them; state kept by name has to survive both.
+
+    :param model: any module, wrapped or not.
+    """
+    while (inner := _unwrapped(model)) is not None:
+        model = inner
+    for name, parameter in model.named_parameters():
+        yield ".".join(part for part in name.split(".") if part != "_orig_mod"), parameter
+
+
 def check_patterns_match(model: nn.Module, patterns: Iterable[str]) -> None:
     """Refuse a pattern that matches no parameter of the model, frozen ones included.
 
@@ -57,7 +72,7 @@ def check_patterns_match(model: nn.Module, patterns: Iterable[str]) -> None:
     :param patterns: patterns as the user gave them.
     :raises ParameterSelectionError: naming the pattern and the nearest parameter names.
     """
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in plain_named_parameters(model)]
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in names):
             near = get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
@@ -66,6 +81,14 @@ def check_patterns_match(model: nn.Module, patterns: Iterable[str]) -> None:
                 "wildcard for a parameter's full name or for a module above it. Near it: "
                 f"{', '.join(near) or 'nothing: the model has no parameters'}."
             )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module | None:
+    if isinstance(model, DataParallel | DistributedDataParallel):
+        return model.module
+    # By its mark: importing the class of compiled modules takes as long as importing torch.
+    compiled = getattr(model, "_orig_mod", None)
+    return compiled if isinstance(compiled, nn.Module) else None
 
 
 def _reason_to_skip(

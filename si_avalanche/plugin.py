@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
+from avalanche.training.utils import _at_task_boundary
 
 from si_avalanche.errors import CallOrderError, ConfigurationError
 from si_avalanche.serialization import VERSION, check_count, check_entries, state_from_dict
@@ -20,11 +21,11 @@ Strength: TypeAlias = float | Sequence[float] | Callable[[int], float]
 class SIPlugin(SupervisedPlugin):
     """Synaptic Intelligence (Zenke, Poole & Ganguli 2017) for any Avalanche strategy.
 
-    Each experience is a task: its importance is consolidated when the experience ends. The
-    penalty never enters ``strategy.loss``: its gradient is added in closed form after the backward
-    pass, so loss metrics and loggers show the task loss alone; see
-    :func:`~si_avalanche.metrics.si_metrics` for the penalty. Heads that are not in use do not
-    move, units that a classifier grows between experiences start unprotected.
+    Each experience is a task: its importance is consolidated when the experience ends; in an online
+    stream with task boundaries, when the last part of a task ends. The penalty never enters
+    ``strategy.loss``: its gradient is added in closed form after the backward pass, so loss metrics
+    and loggers show the task loss alone; see :func:`~si_avalanche.metrics.si_metrics` for the
+    penalty. Heads that are not in use do not move, units that a classifier grows start unprotected.
 
     All state is held by :attr:`si`, on the device of the strategy's model.
 
@@ -85,7 +86,7 @@ class SIPlugin(SupervisedPlugin):
 
     @property
     def experiences(self) -> int:
-        """How many experiences have been consolidated."""
+        """How many experiences have been consolidated; parts of an online one count together."""
         return self._experiences
 
     def before_training_exp(
@@ -120,9 +121,10 @@ class SIPlugin(SupervisedPlugin):
     def after_training_exp(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """Consolidate the task."""
-        self.si.update_omega()
-        self._experiences += 1
+        """Consolidate the task, if this is its end."""
+        if _at_task_boundary(strategy.experience, before=False):
+            self.si.update_omega()
+            self._experiences += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the plugin has learnt, also in mid-experience.

@@ -229,3 +229,33 @@ def test_a_layer_frozen_for_a_task_keeps_its_importance_for_later() -> None:
     model.head.weight.requires_grad_(True)
     train(model, si)
     assert si.running_sum["head.weight"].any()
+
+
+def compiled(module: nn.Module) -> Any:
+    """The module as ``torch.compile`` wraps it, without the need for a compiler."""
+    return torch.compile(module, backend="eager")
+
+
+@pytest.mark.parametrize("wrapped", ["whole", "part"])
+def test_compiling_between_tasks_changes_no_name(wrapped: str) -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    omega = {name: importance.clone() for name, importance in si.omega.items()}
+    whole: nn.Module = model
+    if wrapped == "whole":
+        whole = compiled(model)
+    else:
+        model.head = compiled(model.head)
+    si.begin_task(whole)
+    assert set(si.omega) == {"head.weight", "head.bias"}
+    assert all(torch.equal(si.omega[name], omega[name]) for name in omega)
+    train(model, si)
+    assert si.running_sum["head.weight"].any()
+
+
+def test_a_data_parallel_wrapper_leaves_no_trace_in_names() -> None:
+    wrapped = compiled(nn.DataParallel(Growing(2)))
+    assert set(SynapticIntelligence(wrapped, exclude=["head.bias"]).omega) == {"head.weight"}
