@@ -24,7 +24,8 @@ _LABEL_WIDTH = 1 + max(len(strategy.label) for strategy in STRATEGIES.values())
 _LEGEND = (
     "Accuracy, forgetting and backward transfer in percent, mean ± half the 95 % Student "
     "interval over n seeds (no interval from one seed). Time: per training iteration, as a "
-    "ratio to Naive. Passes: over the data, beyond the epochs. State: held beyond Naive's."
+    "ratio to Naive. Passes: over the data, beyond the epochs (Avalanche's loader repeats samples "
+    "where tasks are uneven). State: held beyond Naive's."
 )
 
 

@@ -12,8 +12,10 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import ResultsError
+from experiments.errors import ResultsError, require_known
 from experiments.records import Description, Result, Row
+from experiments.strategies import STRATEGIES
+from experiments.streams import SCENARIOS, STREAMS
 
 RECORD = "trials.jsonl"
 _PACKAGES = ("torch", "avalanche-lib")
@@ -85,16 +87,26 @@ def read_rows(record: Path) -> list[Row]:
 
     :param record: the file.
     :return: its rows in a fixed order, whatever the order in which the trials ended.
-    :raises ResultsError: if the file is missing or a line is not a row.
+    :raises ResultsError: if the file is missing or empty, or a line is not a row.
+    :raises UnknownNameError: if a row names a stream, scenario or strategy that does not exist.
     """
     if not record.is_file():
         raise ResultsError(f"no record of trials at {record}")
     rows = []
-    for number, line in enumerate(record.read_text().splitlines(), start=1):
+    for number, line in enumerate(record.read_bytes().splitlines(), start=1):
         try:
-            rows.append(_row(json.loads(line)))
+            row = _row(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise ResultsError(f"{record}, line {number} is not a trial: {error}") from error
+        for kind, name, known in (
+            ("stream", row.description.stream, STREAMS),
+            ("scenario", row.description.scenario, SCENARIOS),
+            ("strategy", row.description.strategy, STRATEGIES),
+        ):
+            require_known(kind, name, known)
+        rows.append(row)
+    if not rows:
+        raise ResultsError(f"{record} holds no trial")
     return sorted(rows, key=lambda row: row.description.seed)
 
 

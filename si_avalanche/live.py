@@ -20,7 +20,7 @@ class LiveParameters:
     """
 
     def __init__(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._all = [(p, p.requires_grad) for p in model.parameters()]
+        self._all = [(p, _look(p)) for p in model.parameters()]
         self._parameters = dict(parameters)
         self._before = {
             name: torch.empty_like(p.detach(), dtype=state_dtype(p))
@@ -29,20 +29,25 @@ class LiveParameters:
 
     @property
     def names(self) -> list[str]:
-        """The names of all protected parameters."""
+        """The names of all protected parameters, those frozen for now included."""
         return list(self._parameters)
 
+    @property
+    def trainable_names(self) -> list[str]:
+        """The names of those that are not frozen."""
+        return [name for name, p in self._parameters.items() if p.requires_grad]
+
     def are_still_all_of(self, model: nn.Module) -> bool:
-        """Whether the model has the same parameter objects as then, frozen and thawed alike."""
+        """Whether the model has the same parameter objects, and they look as they did."""
         now = list(model.parameters())
         return len(now) == len(self._all) and all(
-            p is then and p.requires_grad == required
-            for p, (then, required) in zip(now, self._all, strict=True)
+            p is then and _look(p) == look for p, (then, look) in zip(now, self._all, strict=True)
         )
 
     def names_with_gradient(self) -> list[str]:
-        """The names of those whose gradient is not ``None``."""
-        return [name for name, p in self._parameters.items() if p.grad is not None]
+        """The names of those that are not frozen and whose gradient is not ``None``."""
+        parameters = self._parameters.items()
+        return [name for name, p in parameters if p.grad is not None and p.requires_grad]
 
     def weights(self, names: Sequence[str]) -> list[Tensor]:
         """The weights in the dtype of the state: differentiable, not copied where it is theirs."""
@@ -67,6 +72,10 @@ class LiveParameters:
         """Whether a weight differs from its copy; waits for the device."""
         pairs = zip(self.weights(names), self.before(names), strict=True)
         return not all(torch.equal(now, before) for now, before in pairs)
+
+
+def _look(p: Tensor) -> tuple[object, ...]:
+    return p.requires_grad, p.shape, p.dtype, p.device
 
 
 def mark(tensors: Sequence[Tensor]) -> Marks:

@@ -63,7 +63,9 @@ def si_metrics(
 ) -> list[PluginMetric[float]]:
     """Return the metrics of Synaptic Intelligence, for Avalanche's ``EvaluationPlugin``.
 
-    Values are plain floats and reach every logger. The strategy must have an ``SIPlugin``.
+    Values are plain floats and reach every logger; Avalanche's ``CSVLogger`` writes a fixed set of
+    columns and drops them, as it drops all but accuracy, loss and forgetting. The strategy must
+    have an ``SIPlugin``.
 
     :param minibatch: the penalty of each training iteration.
     :param epoch: its mean over each training epoch.

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import UninitializedParameter
 
 from si_avalanche.errors import ParameterSelectionError
 
@@ -36,7 +37,8 @@ def select_parameters(
         keeps all.
     :param exclude: patterns to leave out, applied after ``include``.
     :return: the protected parameters and the skipped ones with the reason.
-    :raises ParameterSelectionError: if nothing is left to protect, or a parameter is complex.
+    :raises ParameterSelectionError: if nothing is left to protect, or a parameter is complex or
+        has no shape yet.
     """
     protected: dict[str, nn.Parameter] = {}
     skipped: dict[str, str] = {}
@@ -70,15 +72,21 @@ def check_patterns_match(model: nn.Module, patterns: Iterable[str]) -> None:
 
     :param model: any module.
     :param patterns: patterns as the user gave them.
-    :raises ParameterSelectionError: naming the pattern and the nearest parameter names.
+    :raises ParameterSelectionError: naming the pattern and the nearest parameter names; or if the
+        model is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise ParameterSelectionError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}. Pass the network itself."
+        )
     names = [name for name, _ in plain_named_parameters(model)]
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in names):
             near = get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
             raise ParameterSelectionError(
                 f"The pattern {pattern!r} matches no parameter of the model. A pattern is a "
-                "wildcard for a parameter's full name or for a module above it. Near it: "
+                "wildcard for a parameter's full name or for a module above it; for heads that "
+                "appear later use one that the first head matches too. Near it: "
                 f"{', '.join(near) or 'nothing: the model has no parameters'}."
             )
 
@@ -101,6 +109,11 @@ def _reason_to_skip(
             return f"excluded by {pattern!r}"
     if not parameter.requires_grad:
         return "frozen (requires_grad is False)"
+    if isinstance(parameter, UninitializedParameter):
+        raise ParameterSelectionError(
+            f"The parameter {name!r} has no shape yet: its layer is lazy. Send one batch through "
+            "the model first."
+        )
     if parameter.is_complex():
         raise ParameterSelectionError(
             f"The parameter {name!r} is complex ({parameter.dtype}); importance is defined for "

@@ -133,7 +133,7 @@ class SIPlugin(SupervisedPlugin):
             through ``torch.save`` and ``torch.load(..., weights_only=True)``.
         :raises CallOrderError: in the middle of a training iteration.
         """
-        state = self._loaded if self._si is None else self._si.state_dict()
+        state = deepcopy(self._loaded) if self._si is None else self._si.state_dict()
         return {"version": VERSION, "experiences": self._experiences, "si": state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

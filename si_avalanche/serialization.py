@@ -1,8 +1,9 @@
 """State to plain dictionaries and back: tensors and integers only, versioned, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from si_avalanche.errors import StateDictError
@@ -43,13 +44,15 @@ def state_from_dict(entries: Mapping[str, Any]) -> State:
     return State(**copies, tasks=entries["tasks"], steps=entries["steps"])
 
 
-def check_same_parameters(loaded: State, current: State) -> None:
+def check_same_parameters(loaded: State, current: State, skipped: Container[str] = ()) -> None:
     """Refuse a state whose parameters or shapes differ from those of the object that loads it.
 
     :param loaded: the state that should replace ``current``.
     :param current: the state in use.
+    :param skipped: parameters that the model has but does not train now; a state may have them.
     :raises StateDictError: naming what is missing, extra or misshaped.
     """
+    extra = loaded.importance.keys() - current.importance.keys()
     misshaped = [
         f"{name} is {tuple(tensor.shape)}, the model has {tuple(now.shape)}"
         for name, tensor in loaded.importance.items()
@@ -59,7 +62,7 @@ def check_same_parameters(loaded: State, current: State) -> None:
         f"{label}: {', '.join(sorted(names))}"
         for label, names in (
             ("missing", current.importance.keys() - loaded.importance.keys()),
-            ("extra", loaded.importance.keys() - current.importance.keys()),
+            ("extra", [name for name in extra if name not in skipped]),
             ("misshaped", misshaped),
         )
         if names
@@ -113,8 +116,11 @@ def _check_tensors(kind: str, tensors: object, importance: object) -> None:
         names = ", ".join(sorted(map(str, tensors.keys() ^ importance.keys())))
         raise StateDictError(f"{kind!r} and 'importance' disagree on the parameters {names}.")
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise StateDictError(f"{kind!r} of {name!r} must be a floating-point tensor.")
+        dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not dense or not tensor.is_floating_point() or tensor.is_meta:
+            raise StateDictError(f"{kind!r} of {name!r} must be a dense floating-point tensor.")
+        if not tensor.isfinite().all():
+            raise StateDictError(f"{kind!r} of {name!r} is not finite: load an earlier state.")
         if tensor.shape != importance[name].shape:
             raise StateDictError(
                 f"{kind!r} of {name!r} has shape {tuple(tensor.shape)}, its importance "

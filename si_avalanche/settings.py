@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
@@ -49,7 +50,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        _check_number("xi", self.xi, "a finite number above 0", "the authors use 0.1 and 0.001")
+        xi = _check_number(
+            "xi", self.xi, "a finite number above 0", "the authors use 0.1 and 0.001"
+        )
+        object.__setattr__(self, "xi", xi)
         if self.xi <= 0:
             raise ConfigurationError(
                 f"xi must be a finite number above 0, got {self.xi!r}. It keeps eq. 5 from "
@@ -59,7 +63,8 @@ class Settings:
         _check_choice("gradient", self.gradient, get_args(Gradient))
         _check_choice("first_anchor", self.first_anchor, get_args(FirstAnchor))
         if self.decay is not None:
-            _check_number("decay", self.decay, "None or a number in [0, 1]", "None sums")
+            decay = _check_number("decay", self.decay, "None or a number in [0, 1]", "None sums")
+            object.__setattr__(self, "decay", decay)
             if not 0 <= self.decay <= 1:
                 raise ConfigurationError(
                     f"decay must be None or a number in [0, 1], got {self.decay!r}. None sums "
@@ -90,10 +95,14 @@ def check_strength(c: object, where: str = "c") -> float:
 
 def _check_number(name: str, value: object, allowed: str, hint: str) -> float:
     """Return a finite real number as a float, or raise."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(float(value)):  # type: ignore[arg-type]
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        # A whole number may be too large for a float.
+        with suppress(OverflowError):
+            number = float(value)
+    if not math.isfinite(number):
         raise ConfigurationError(f"{name} must be {allowed}, got {value!r} ({hint}).")
-    return float(value)  # type: ignore[arg-type]
+    return number
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """One optimiser step, from the backward pass to the path integral."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Variable
 
 from si_avalanche import formulas
-from si_avalanche.errors import CallOrderError
+from si_avalanche.errors import CallOrderError, ParameterSelectionError
 from si_avalanche.live import LiveParameters, Marks, mark, same_marks
 from si_avalanche.settings import Gradient
 from si_avalanche.state import State, pick
@@ -24,6 +24,7 @@ class _OpenStep:
     :param strength: the factor of the penalty's gradient in theirs.
     :param in_closed_form: whether the penalty's gradient was added, not brought by autograd.
     :param marks: the gradients at the end of the backward pass or of the addition.
+    :param kept: task gradients that the addition of the penalty's would have rounded away.
     """
 
     names: list[str]
@@ -31,6 +32,7 @@ class _OpenStep:
     strength: float | Tensor
     in_closed_form: bool
     marks: Marks
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class StepRecorder:
@@ -54,7 +56,7 @@ class StepRecorder:
 
         Importance is looked at, and the device waited for, only after it has been changed.
         """
-        names = self._live.names
+        names = self._live.trainable_names
         importance = pick(self._state.importance, names)
         if not same_marks(self._importance_marks, importance):
             pairs = zip(names, importance, strict=True)
@@ -76,13 +78,18 @@ class StepRecorder:
                 "add_penalty_gradient() found no gradient: call it after the task loss's "
                 "backward() and before the optimiser's step()."
             )
+        _refuse_sparse(names, live.gradients(names))
         self._refuse_second_penalty(live.gradients(names))
+        self.refuse_unrecorded_step()
         live.remember(names)
         protected = _intersection(self.important_names(), names) if c else []
+        kept = {}
         if protected:
-            addend = self._penalty_gradient(protected, c)
-            torch._foreach_add_(live.gradients(protected), addend)
-        self._open = _OpenStep(names, protected, c, True, mark(live.gradients(names)))
+            gradients = dict(zip(protected, live.gradients(protected), strict=True))
+            # In 16 bits the sum with a strong penalty leaves nothing of the task gradient.
+            kept = {n: g.clone() for n, g in gradients.items() if g.element_size() < 4}
+            torch._foreach_add_(list(gradients.values()), self._penalty_gradient(protected, c))
+        self._open = _OpenStep(names, protected, c, True, mark(live.gradients(names)), kept)
 
     def open_in_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
         """Open a step from within the backward pass of the penalty.
@@ -91,10 +98,7 @@ class StepRecorder:
         :param c: the strength.
         :param factor: the factor of the penalty in the loss, a 0-dimensional tensor.
         """
-        step = self._open
-        accumulates = (
-            step is not None and not step.in_closed_form and self._gradients_are_those_of(step)
-        )
+        accumulates = self._open is not None and self._goes_on(self._open)
         before = mark(self._gradients())
         settle = partial(self._settle, protected, c * factor.detach(), before, accumulates)
         # The one place where autograd tells that all gradients have arrived.
@@ -109,10 +113,12 @@ class StepRecorder:
         It did not if the gradients went elsewhere, as with ``torch.autograd.grad``. Strengths add
         up over the backward passes of one step, and over several penalties in one pass.
         """
-        names, gradients, step = self._live.names, self._gradients(), self._open
+        names, gradients, step = self._live.trainable_names, self._gradients(), self._open
         is_open = step is not None and same_marks(step.marks, gradients)
         if same_marks(before, gradients) and (protected or is_open):
             return
+        _refuse_sparse(self._live.names_with_gradient(), gradients)
+        self.refuse_unrecorded_step()
         if step is not None and (accumulates or (is_open and not step.in_closed_form)):
             strength = strength + step.strength
         self._live.remember(names)
@@ -133,9 +139,12 @@ class StepRecorder:
             )
         if not names or not self._gradients_are_those_of(step):
             raise CallOrderError(
-                "The gradients were removed or changed before update_running_sum() read them. To "
-                "clip or unscale them, do it between the task loss's backward() and "
-                "add_penalty_gradient(); call zero_grad() after update_running_sum()."
+                "The gradients were removed or changed between the penalty and "
+                "update_running_sum(). Clip, unscale or project them after backward() and before "
+                "add_penalty_gradient() (in Avalanche: in after_backward, by a plugin listed "
+                "before SIPlugin); bring penalty() in the last of several backward passes; call "
+                "zero_grad() after update_running_sum(); and if it was the optimiser, as SGD with "
+                "nesterov=True and foreach does, pass it foreach=False."
             )
         formulas.add_path_increment_(
             pick(self._state.path_integral, names),
@@ -146,17 +155,29 @@ class StepRecorder:
         self._state.steps += 1
         self._open = None
 
-    def drop_if_idle(self) -> None:
-        """Forget an open step that moved nothing.
+    def refuse_unrecorded_step(self) -> None:
+        """Refuse to lose a step that was begun and moved weights; waits for the device.
 
-        :raises CallOrderError: if it did move weights, which would be lost.
+        :raises CallOrderError: if there is one.
         """
         if self._open is not None and self._live.have_moved(self._open.names):
             raise CallOrderError(
-                "Weights moved in a step that update_running_sum() has not recorded. Call it after "
-                "every optimiser step, before update_omega() or state_dict()."
+                "Weights moved in a step that update_running_sum() has not recorded. Call it once "
+                "after every optimiser step. Optimisers that evaluate a closure several times in "
+                "one step, such as LBFGS, are not supported."
             )
+
+    def drop_idle_step(self) -> None:
+        """Forget an open step that moved nothing."""
         self._open = None
+
+    def _goes_on(self, step: _OpenStep) -> bool:
+        """Whether a backward pass that begins now accumulates onto the gradients of a step."""
+        gradients = self._gradients()
+        if step.in_closed_form or not gradients or not _same_tensors(step.marks, gradients):
+            return False
+        # Zeroed in place, they belong to a new step.
+        return same_marks(step.marks, gradients) or any(bool(g.any()) for g in gradients)
 
     def _gradients(self) -> list[Tensor]:
         return self._live.gradients(self._live.names_with_gradient())
@@ -168,7 +189,7 @@ class StepRecorder:
         step = self._open
         if step is None:
             return
-        if step.in_closed_form and {id(t) for t, _ in step.marks} & {id(t) for t in gradients}:
+        if step.in_closed_form and _same_tensors(step.marks, gradients):
             raise CallOrderError(
                 "add_penalty_gradient() was called twice in one step: call it once, after all "
                 "backward passes of the step, then step the optimiser, then call "
@@ -186,8 +207,12 @@ class StepRecorder:
             name: gradient.to(self._state.path_integral[name].dtype)
             for name, gradient in zip(names, self._live.gradients(names), strict=True)
         }
-        protected = _intersection(step.protected, names)
-        if self._gradient == "task" and protected:
+        if self._gradient == "total":
+            return list(gradients.values())
+        for name, kept in step.kept.items():
+            gradients[name] = kept.to(gradients[name].dtype)
+        protected = [n for n in _intersection(step.protected, names) if n not in step.kept]
+        if protected:
             part = self._penalty_gradient(protected, step.strength)
             rest = torch._foreach_sub(pick(gradients, protected), part)
             gradients.update(zip(protected, rest, strict=True))
@@ -202,3 +227,16 @@ class StepRecorder:
 def _intersection(names: Sequence[str], others: Sequence[str]) -> list[str]:
     wanted = set(others)
     return [name for name in names if name in wanted]
+
+
+def _same_tensors(marks: Marks, tensors: Sequence[Tensor]) -> bool:
+    return bool({id(tensor) for tensor, _ in marks} & {id(tensor) for tensor in tensors})
+
+
+def _refuse_sparse(names: Sequence[str], gradients: Sequence[Tensor]) -> None:
+    for name, gradient in zip(names, gradients, strict=True):
+        if gradient.layout != torch.strided:
+            raise ParameterSelectionError(
+                f"The gradient of {name!r} is sparse ({gradient.layout}), which is not supported. "
+                f"Use sparse=False in its layer, or leave it out with exclude=[{name!r}]."
+            )

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from si_avalanche import formulas
-from si_avalanche.errors import NonFiniteError
+from si_avalanche.errors import CallOrderError, NonFiniteError
 from si_avalanche.live import LiveParameters
-from si_avalanche.parameters import check_patterns_match, select_parameters
+from si_avalanche.parameters import (
+    check_patterns_match,
+    plain_named_parameters,
+    select_parameters,
+)
 from si_avalanche.serialization import check_same_parameters, state_from_dict, state_to_dict
 from si_avalanche.settings import Clamp, FirstAnchor, Gradient, Settings, check_strength
 from si_avalanche.state import State, pick
@@ -217,11 +221,14 @@ class SynapticIntelligence:
 
         A task without a step changes nothing.
 
-        :raises CallOrderError: if weights moved since the last ``update_running_sum()``.
+        :raises CallOrderError: if weights moved since the last ``update_running_sum()``, or in no
+            recorded step at all, because it was called before the optimiser's step.
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
         """
-        self._recorder.drop_if_idle()
+        self._recorder.refuse_unrecorded_step()
+        self._recorder.drop_idle_step()
         if self._state.steps:
+            self._refuse_empty_record()
             self._consolidate()
             self._state.tasks += 1
             self._state.steps = 0
@@ -235,7 +242,7 @@ class SynapticIntelligence:
             are not in it.
         :raises CallOrderError: if weights moved since the last ``update_running_sum()``.
         """
-        self._recorder.drop_if_idle()
+        self._recorder.refuse_unrecorded_step()
         return state_to_dict(self._state)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, may_grow: bool = False) -> None:
@@ -251,17 +258,19 @@ class SynapticIntelligence:
         """
         state = state_from_dict(state_dict)
         if not may_grow:
-            check_same_parameters(state, self._state)
+            check_same_parameters(state, self._state, self._skipped)
         self._follow(self._model, state)
 
     def _follow(self, model: nn.Module, state: State) -> None:
         """Bind a state to a model; raises before anything is changed."""
         settings = self._settings
         selection = select_parameters(model, settings.include, settings.exclude)
-        names = selection.protected.keys() | selection.skipped.keys()
-        state.fit(selection.protected, names, settings.first_anchor)
+        everything = dict(plain_named_parameters(model))
+        state.fit(selection.protected, everything, settings.first_anchor)
+        # A layer that is frozen for now still gets what it has earned in this task.
+        known = {name: p for name, p in everything.items() if name in state.importance}
         self._model, self._state = model, state
-        self._live, self._skipped = LiveParameters(model, selection.protected), selection.skipped
+        self._live, self._skipped = LiveParameters(model, known), selection.skipped
         self._recorder = StepRecorder(self._live, state, settings.gradient)
         self._task_is_open = self._looked = False
 
@@ -269,6 +278,18 @@ class SynapticIntelligence:
         if not self._looked:
             self.begin_step()
         self._looked = False
+
+    def _refuse_empty_record(self) -> None:
+        names = self._live.names
+        anchored_at_start = self._state.tasks > 0 or self._settings.first_anchor == "initial"
+        nothing = not any(bool(omega.any()) for omega in pick(self._state.path_integral, names))
+        pairs = zip(self._live.weights(names), pick(self._state.anchor, names), strict=True)
+        if nothing and anchored_at_start and not all(torch.equal(*pair) for pair in pairs):
+            raise CallOrderError(
+                f"Weights moved, but none of the {self._state.steps} recorded steps shows it: call "
+                "update_running_sum() after the optimiser's step, and penalty() in the loss or "
+                "add_penalty_gradient() before it."
+            )
 
     def _consolidate(self) -> None:
         state, settings, names = self._state, self._settings, self._live.names

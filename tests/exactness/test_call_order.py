@@ -6,9 +6,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import LBFGS, SGD
 
-from si_avalanche import CallOrderError, NonFiniteError, SynapticIntelligence
+from si_avalanche import (
+    CallOrderError,
+    NonFiniteError,
+    ParameterSelectionError,
+    SynapticIntelligence,
+)
 
 
 @pytest.fixture
@@ -123,7 +128,7 @@ def test_changing_gradients_after_the_penalty_is_in_them_is_refused(
         si.add_penalty_gradient()
     change(network)
     before = snapshot(si)
-    with pytest.raises(CallOrderError, match="To clip or unscale them"):
+    with pytest.raises(CallOrderError, match=r"removed or changed.*Clip, unscale or project"):
         si.update_running_sum()
     assert_unchanged(si, before)
 
@@ -282,6 +287,146 @@ def test_other_ways_to_bring_the_penalty_by_autograd_integrate_the_task_gradient
             si.update_running_sum()
     for name, path_integral in plain.running_sum.items():
         torch.testing.assert_close(odd.running_sum[name], path_integral, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("use", ["three calls", "closed form"])
+def test_a_step_that_was_never_recorded_is_noticed_when_the_next_begins(
+    network: nn.Module, si: SynapticIntelligence, use: str
+) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+
+    def begin() -> None:
+        optimizer.zero_grad()
+        if use == "three calls":
+            (loss_of(network) + si.penalty()).backward()
+        else:
+            loss_of(network).backward()
+            si.add_penalty_gradient()
+
+    begin()
+    optimizer.step()
+    with pytest.raises(CallOrderError, match="has not recorded"):
+        begin()
+
+
+def test_an_optimiser_that_evaluates_its_closure_several_times_is_refused(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    optimizer = LBFGS(network.parameters(), max_iter=5)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(network) + si.penalty()
+        loss.backward()
+        return loss
+
+    with pytest.raises(CallOrderError, match="LBFGS"):
+        optimizer.step(closure)
+
+
+def test_recording_before_the_optimiser_steps_is_refused_at_the_end_of_the_task(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (loss_of(network) + si.penalty()).backward()
+        si.update_running_sum()
+        optimizer.step()
+    with pytest.raises(CallOrderError, match="none of the 3 recorded steps shows it"):
+        si.update_omega()
+    assert si.tasks == 0
+
+
+def test_a_task_that_moves_nothing_is_consolidated(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    loss_of(network).backward()
+    si.add_penalty_gradient()
+    SGD(network.parameters(), lr=0.0).step()
+    si.update_running_sum()
+    si.update_omega()
+    assert si.tasks == 1
+
+
+def test_saving_between_backward_pass_and_step_leaves_the_step_open(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+    loss_of(network).backward()
+    si.add_penalty_gradient()
+    assert si.state_dict()["steps"] == 0
+    optimizer.step()
+    si.update_running_sum()
+    assert si.state_dict()["steps"] == 1
+
+
+def test_a_skipped_step_whose_gradients_are_zeroed_in_place_leaves_no_trace(
+    network: nn.Module,
+) -> None:
+    twin = copy.deepcopy(network)
+    skipping, plain = SynapticIntelligence(network, c=20.0), SynapticIntelligence(twin, c=20.0)
+    for model, si in ((network, skipping), (twin, plain)):
+        train(model, si)
+        si.update_omega()
+        optimizer = SGD(model.parameters(), lr=0.02)
+        for _ in range(3):
+            for _ in range(2 if model is network else 1):
+                optimizer.zero_grad(set_to_none=False)
+                (loss_of(model) + si.penalty()).backward()
+            optimizer.step()
+            si.update_running_sum()
+    for name, path_integral in plain.running_sum.items():
+        assert torch.equal(skipping.running_sum[name], path_integral)
+
+
+def test_a_penalty_in_some_of_the_accumulated_passes_counts_as_often_as_it_came(
+    network: nn.Module,
+) -> None:
+    twin = copy.deepcopy(network)
+    some, plain = SynapticIntelligence(network, c=20.0), SynapticIntelligence(twin, c=40.0)
+    for model, si in ((network, some), (twin, plain)):
+        train(model, si)
+        si.update_omega()
+        optimizer = SGD(model.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            if model is network:
+                (loss_of(model) + si.penalty()).backward()
+                loss_of(model).backward()
+                (loss_of(model) + si.penalty()).backward()
+            else:
+                (3 * loss_of(model) + si.penalty()).backward()
+            optimizer.step()
+            si.update_running_sum()
+    for name, path_integral in plain.running_sum.items():
+        torch.testing.assert_close(some.running_sum[name], path_integral, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_a_strong_penalty_does_not_drown_the_task_gradient(dtype: torch.dtype) -> None:
+    network = nn.Linear(3, 2).to(dtype)
+    si = SynapticIntelligence(network, c=1e3)
+    si.omega["weight"].fill_(1.0)
+    si.prev_params["weight"].sub_(1.0)
+    network.weight.grad = torch.full((2, 3), 0.0123, dtype=dtype)
+    before, task = network.weight.detach().clone().float(), network.weight.grad.clone().float()
+    si.add_penalty_gradient()
+    with torch.no_grad():
+        network.weight.add_(0.25)
+    si.update_running_sum()
+    moved = network.weight.detach().float() - before
+    torch.testing.assert_close(si.running_sum["weight"], -task * moved)
+
+
+def test_sparse_gradients_are_refused_by_name() -> None:
+    table = nn.Embedding(5, 3, sparse=True)
+    si = SynapticIntelligence(table)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(ParameterSelectionError, match="'weight' is sparse"):
+        si.add_penalty_gradient()
+    with pytest.raises(ParameterSelectionError, match="'weight' is sparse"):
+        (table(torch.tensor([1])).sum() + si.penalty()).backward()
 
 
 def test_a_diverged_task_is_not_consolidated(network: nn.Module, si: SynapticIntelligence) -> None:

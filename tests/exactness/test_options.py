@@ -1,5 +1,6 @@
 """Choosing parameters and settings, and what is refused at construction."""
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -33,6 +34,8 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"xi": -0.1}, "got -0.1"),
     ({"xi": float("nan")}, "got nan"),
     ({"xi": "0.1"}, "got '0.1'"),
+    ({"xi": 10**400}, "xi must be a finite number"),
+    ({"c": 10**400}, "c must be a finite number"),
     ({"clamp": "pertask"}, "one of accumulated, per_task, none.*Did you mean 'per_task'"),
     ({"clamp": None}, "got None"),
     ({"gradient": "tsk"}, "one of task, total.*Did you mean 'task'"),
@@ -123,6 +126,64 @@ def test_state_is_a_copy_on_the_same_device_in_float32_or_better(dtype: torch.dt
         assert not live & {t.untyped_storage().data_ptr() for t in kept}
         assert not any(t.requires_grad for t in kept)
     assert all(omega.isfinite().all() and omega.any() for omega in si.omega.values())
+
+
+@pytest.mark.parametrize("model", [None, [nn.Linear(2, 2)]], ids=["none", "list"])
+def test_something_else_than_a_module_is_refused(model: Any) -> None:
+    with pytest.raises(ParameterSelectionError, match=r"must be a torch\.nn\.Module, got"):
+        SynapticIntelligence(model)
+
+
+def test_a_lazy_layer_is_refused_until_it_has_a_shape() -> None:
+    lazy = nn.LazyLinear(2)
+    with pytest.raises(ParameterSelectionError, match="Send one batch"):
+        SynapticIntelligence(lazy)
+    lazy(torch.zeros(1, 3))
+    assert SynapticIntelligence(lazy).omega["weight"].shape == (2, 3)
+
+
+def test_exact_fractions_are_numbers_too() -> None:
+    model = nn.Linear(3, 2)
+    si = SynapticIntelligence(model, c=Fraction(1, 2), xi=Fraction(1, 10), decay=Fraction(1, 2))  # type: ignore[arg-type]
+    model(torch.ones(1, 3)).sum().backward()
+    si.add_penalty_gradient()
+    SGD(model.parameters(), lr=0.1).step()
+    si.update_running_sum()
+    si.update_omega()
+    assert si.total_importance() > 0
+
+
+def test_a_layer_frozen_in_mid_task_gets_the_importance_it_has_earned() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    si = SynapticIntelligence(model)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    for step in range(6):
+        if step == 3:
+            model[0].requires_grad_(False)
+            earned = si.running_sum["0.weight"].clone()
+        optimizer.zero_grad()
+        (model(torch.ones(4, 3)) - 1).square().mean().backward()
+        si.add_penalty_gradient()
+        optimizer.step()
+        si.update_running_sum()
+    assert torch.equal(si.running_sum["0.weight"], earned)
+    si.update_omega()
+    assert si.omega["0.weight"].any()
+    assert not si.running_sum["0.weight"].any()
+
+
+def test_a_dtype_changed_between_two_steps_is_followed() -> None:
+    model = nn.Linear(3, 2)
+    si = SynapticIntelligence(model)
+    for dtype in (torch.float32, torch.float64):
+        model.to(dtype)
+        model.zero_grad()
+        model(torch.ones(1, 3, dtype=dtype)).sum().backward()
+        si.add_penalty_gradient()
+        SGD(model.parameters(), lr=0.1).step()
+        si.update_running_sum()
+    assert si.running_sum["weight"].dtype == torch.float64
 
 
 def test_tied_weights_are_counted_once() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.errors import ResultsError
+from experiments.errors import ResultsError, UnknownNameError
 from experiments.records import Result, Row
 from experiments.results import append_row, make_folder, read_rows
 from tests.experiments.tiny import describe
@@ -74,4 +74,26 @@ def test_a_line_that_is_not_a_trial_is_named(line: str, tmp_path: Path) -> None:
     with record.open("a") as file:
         file.write(line + "\n")
     with pytest.raises(ResultsError, match="line 2 is not a trial"):
+        read_rows(record)
+
+
+def test_an_empty_record_is_an_error(tmp_path: Path) -> None:
+    record = tmp_path / "trials.jsonl"
+    record.touch()
+    with pytest.raises(ResultsError, match="holds no trial"):
+        read_rows(record)
+
+
+def test_a_record_that_is_not_text_is_an_error(tmp_path: Path) -> None:
+    record = tmp_path / "trials.jsonl"
+    record.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ResultsError, match="line 1 is not a trial"):
+        read_rows(record)
+
+
+def test_a_record_of_a_strategy_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    record = tmp_path / "trials.jsonl"
+    append_row(record, ENDED)
+    record.write_text(record.read_text().replace('"strategy": "si"', '"strategy": "sii"'))
+    with pytest.raises(UnknownNameError, match="unknown strategy 'sii'; the nearest name is 'si'"):
         read_rows(record)

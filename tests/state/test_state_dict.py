@@ -137,12 +137,23 @@ DAMAGE: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
         r"misshaped: 0.bias is \(9,\), the model has \(5,\)",
     ),
     ("misshaped in one kind", _in("anchor", "0.bias", torch.zeros(9)), "its importance"),
-    ("not a tensor", _in("anchor", "0.bias", [0.0] * 5), "must be a floating-point tensor"),
-    ("integers", _in("anchor", "0.bias", torch.zeros(5).int()), "must be a floating-point tensor"),
+    ("not a tensor", _in("anchor", "0.bias", [0.0] * 5), "must be a dense floating-point tensor"),
+    (
+        "integers",
+        _in("anchor", "0.bias", torch.zeros(5).int()),
+        "must be a dense floating-point tensor",
+    ),
+    (
+        "not finite",
+        _in("importance", "0.bias", torch.full((5,), torch.nan)),
+        "'importance' of '0.bias' is not finite",
+    ),
+    ("sparse", _in("anchor", "0.bias", torch.zeros(5).to_sparse()), "dense floating-point"),
+    ("meta", _in("anchor", "0.bias", torch.zeros(5, device="meta")), "dense floating-point"),
     (
         "importance not a tensor",
         _in("importance", "0.bias", "zeros"),
-        "'importance' of '0.bias' must be a floating-point tensor",
+        "'importance' of '0.bias' must be a dense floating-point tensor",
     ),
 ]
 
@@ -188,3 +199,15 @@ def test_a_state_moves_to_the_dtype_of_the_model() -> None:
     assert all(omega.dtype == torch.float64 for omega in double.omega.values())
     for name, omega in si.omega.items():
         assert torch.equal(double.omega[name], omega.double())
+
+
+def test_a_state_of_a_layer_that_was_frozen_later_loads_into_a_model_with_it_frozen() -> None:
+    model, si, _ = trained()
+    model[0].requires_grad_(False)  # type: ignore[index]
+    state = si.state_dict()
+    other = build()
+    other[0].requires_grad_(False)  # type: ignore[index]
+    restored = SynapticIntelligence(other)
+    restored.load_state_dict(state)
+    assert torch.equal(restored.omega["0.weight"], si.omega["0.weight"])
+    assert "frozen" in restored.skipped["0.weight"]
