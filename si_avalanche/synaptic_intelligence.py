@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from si_avalanche import formulas
-from si_avalanche.errors import CallOrderError, NonFiniteError
+from si_avalanche.consolidation import end_task
 from si_avalanche.live import LiveParameters
 from si_avalanche.parameters import (
     check_patterns_match,
@@ -215,7 +215,6 @@ class SynapticIntelligence:
         """
         self._recorder.close()
 
-    @torch.no_grad()
     def update_omega(self) -> None:
         """Consolidate the task (eq. 5): importance, new anchor, path integral back to zero.
 
@@ -228,10 +227,7 @@ class SynapticIntelligence:
         self._recorder.refuse_unrecorded_step()
         self._recorder.drop_idle_step()
         if self._state.steps:
-            self._refuse_empty_record()
-            self._consolidate()
-            self._state.tasks += 1
-            self._state.steps = 0
+            end_task(self._live, self._state, self._settings)
         self._task_is_open = self._looked = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -278,48 +274,3 @@ class SynapticIntelligence:
         if not self._looked:
             self.begin_step()
         self._looked = False
-
-    def _refuse_empty_record(self) -> None:
-        names = self._live.names
-        anchored_at_start = self._state.tasks > 0 or self._settings.first_anchor == "initial"
-        nothing = not any(bool(omega.any()) for omega in pick(self._state.path_integral, names))
-        pairs = zip(self._live.weights(names), pick(self._state.anchor, names), strict=True)
-        if nothing and anchored_at_start and not all(torch.equal(*pair) for pair in pairs):
-            raise CallOrderError(
-                f"Weights moved, but none of the {self._state.steps} recorded steps shows it: call "
-                "update_running_sum() after the optimiser's step, and penalty() in the loss or "
-                "add_penalty_gradient() before it."
-            )
-
-    def _consolidate(self) -> None:
-        state, settings, names = self._state, self._settings, self._live.names
-        weights, anchor = self._live.weights(names), pick(state.anchor, names)
-        importance, path_integral = pick(state.importance, names), pick(state.path_integral, names)
-        new = formulas.consolidate(
-            importance,
-            path_integral,
-            torch._foreach_sub(weights, anchor),
-            settings.xi,
-            settings.clamp,
-            settings.decay,
-        )
-        _refuse_non_finite(names, weights, new)
-        torch._foreach_copy_(importance, new)
-        torch._foreach_copy_(anchor, weights)
-        torch._foreach_zero_(path_integral)
-
-
-def _refuse_non_finite(
-    names: Sequence[str], weights: Sequence[Tensor], importance: Sequence[Tensor]
-) -> None:
-    broken = [
-        name
-        for name, theta, omega in zip(names, weights, importance, strict=True)
-        if not (theta.isfinite().all() and omega.isfinite().all())
-    ]
-    if broken:
-        raise NonFiniteError(
-            f"The task made weights or importance non-finite in {', '.join(broken)}: the loss has "
-            "diverged. Importance and anchor are left as they were. Load weights and state from "
-            "before it, and train with a smaller learning rate or strength c."
-        )
