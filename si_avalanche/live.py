@@ -45,9 +45,8 @@ class LiveParameters:
         )
 
     def names_with_gradient(self) -> list[str]:
-        """The names of those that are not frozen and whose gradient is not ``None``."""
-        parameters = self._parameters.items()
-        return [name for name, p in parameters if p.grad is not None and p.requires_grad]
+        """The names of those whose gradient is not ``None``."""
+        return [name for name, p in self._parameters.items() if p.grad is not None]
 
     def weights(self, names: Sequence[str]) -> list[Tensor]:
         """The weights in the dtype of the state: differentiable, not copied where it is theirs."""

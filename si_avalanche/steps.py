@@ -113,7 +113,7 @@ class StepRecorder:
         It did not if the gradients went elsewhere, as with ``torch.autograd.grad``. Strengths add
         up over the backward passes of one step, and over several penalties in one pass.
         """
-        names, gradients, step = self._live.trainable_names, self._gradients(), self._open
+        names, gradients, step = self._live.names, self._gradients(), self._open
         is_open = step is not None and same_marks(step.marks, gradients)
         if same_marks(before, gradients) and (protected or is_open):
             return

@@ -14,6 +14,7 @@ from si_avalanche import (
     ParameterSelectionError,
     SynapticIntelligence,
 )
+from si_avalanche.settings import FirstAnchor
 
 
 @pytest.fixture
@@ -338,9 +339,11 @@ def test_recording_before_the_optimiser_steps_is_refused_at_the_end_of_the_task(
     assert si.tasks == 0
 
 
+@pytest.mark.parametrize("first_anchor", ["initial", "zero"])
 def test_a_task_that_moves_nothing_is_consolidated(
-    network: nn.Module, si: SynapticIntelligence
+    network: nn.Module, first_anchor: FirstAnchor
 ) -> None:
+    si = SynapticIntelligence(network, first_anchor=first_anchor)
     loss_of(network).backward()
     si.add_penalty_gradient()
     SGD(network.parameters(), lr=0.0).step()
