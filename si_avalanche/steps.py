@@ -1,6 +1,6 @@
 """One optimiser step, from the backward pass to the path integral."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -78,18 +78,17 @@ class StepRecorder:
                 "add_penalty_gradient() found no gradient: call it after the task loss's "
                 "backward() and before the optimiser's step()."
             )
-        _refuse_sparse(names, live.gradients(names))
-        self._refuse_second_penalty(live.gradients(names))
+        gradients = dict(zip(names, live.gradients(names), strict=True))
+        _refuse_sparse(gradients)
+        self._refuse_second_penalty(list(gradients.values()))
         self.refuse_unrecorded_step()
         live.remember(names)
         protected = _intersection(self.important_names(), names) if c else []
-        kept = {}
+        # In 16 bits the sum with a strong penalty leaves nothing of the task gradient.
+        kept = {n: gradients[n].clone() for n in protected if gradients[n].element_size() < 4}
         if protected:
-            gradients = dict(zip(protected, live.gradients(protected), strict=True))
-            # In 16 bits the sum with a strong penalty leaves nothing of the task gradient.
-            kept = {n: g.clone() for n, g in gradients.items() if g.element_size() < 4}
-            torch._foreach_add_(list(gradients.values()), self._penalty_gradient(protected, c))
-        self._open = _OpenStep(names, protected, c, True, mark(live.gradients(names)), kept)
+            torch._foreach_add_(pick(gradients, protected), self._penalty_gradient(protected, c))
+        self._open = _OpenStep(names, protected, c, True, mark(list(gradients.values())), kept)
 
     def open_in_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
         """Open a step from within the backward pass of the penalty.
@@ -117,7 +116,7 @@ class StepRecorder:
         is_open = step is not None and same_marks(step.marks, gradients)
         if same_marks(before, gradients) and (protected or is_open):
             return
-        _refuse_sparse(self._live.names_with_gradient(), gradients)
+        _refuse_sparse(dict(zip(self._live.names_with_gradient(), gradients, strict=True)))
         self.refuse_unrecorded_step()
         if step is not None and (accumulates or (is_open and not step.in_closed_form)):
             strength = strength + step.strength
@@ -233,8 +232,8 @@ def _same_tensors(marks: Marks, tensors: Sequence[Tensor]) -> bool:
     return bool({id(tensor) for tensor, _ in marks} & {id(tensor) for tensor in tensors})
 
 
-def _refuse_sparse(names: Sequence[str], gradients: Sequence[Tensor]) -> None:
-    for name, gradient in zip(names, gradients, strict=True):
+def _refuse_sparse(gradients: Mapping[str, Tensor]) -> None:
+    for name, gradient in gradients.items():
         if gradient.layout != torch.strided:
             raise ParameterSelectionError(
                 f"The gradient of {name!r} is sparse ({gradient.layout}), which is not supported. "

@@ -1,0 +1,176 @@
+"""Models that grow, freeze, move or are wrapped: state stays with the units it belongs to."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from si_avalanche import (
+    ModelChangedError,
+    SynapticIntelligence,
+)
+
+
+def test_a_layer_frozen_in_mid_task_gets_the_importance_it_has_earned() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    si = SynapticIntelligence(model)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    for step in range(6):
+        if step == 3:
+            model[0].requires_grad_(False)
+            earned = si.running_sum["0.weight"].clone()
+        optimizer.zero_grad()
+        (model(torch.ones(4, 3)) - 1).square().mean().backward()
+        si.add_penalty_gradient()
+        optimizer.step()
+        si.update_running_sum()
+    assert torch.equal(si.running_sum["0.weight"], earned)
+    si.update_omega()
+    assert si.omega["0.weight"].any()
+    assert not si.running_sum["0.weight"].any()
+
+
+def test_a_dtype_changed_between_two_steps_is_followed() -> None:
+    model = nn.Linear(3, 2)
+    si = SynapticIntelligence(model)
+    for dtype in (torch.float32, torch.float64):
+        model.to(dtype)
+        model.zero_grad()
+        model(torch.ones(1, 3, dtype=dtype)).sum().backward()
+        si.add_penalty_gradient()
+        SGD(model.parameters(), lr=0.1).step()
+        si.update_running_sum()
+    assert si.running_sum["weight"].dtype == torch.float64
+
+
+class Growing(nn.Module):
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, units)
+
+    def grow(self, units: int) -> None:
+        new = nn.Linear(3, units)
+        with torch.no_grad():
+            for name, old in self.head.named_parameters():
+                dict(new.named_parameters())[name][: len(old)] = old
+        self.head = new
+
+
+def train(model: Growing, si: SynapticIntelligence, steps: int = 3) -> None:
+    optimizer = SGD(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (model.head(torch.ones(2, 3)) - 1).square().mean().backward()
+        si.add_penalty_gradient()
+        optimizer.step()
+        si.update_running_sum()
+
+
+@pytest.mark.parametrize("in_mid_task", [False, True])
+def test_a_grown_layer_keeps_the_state_of_its_old_units_and_starts_new_ones_unprotected(
+    in_mid_task: bool,
+) -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    if in_mid_task:
+        train(model, si)
+    omega, anchor = si.omega["head.weight"].clone(), si.prev_params["head.weight"].clone()
+    path = si.running_sum["head.weight"].clone()
+    model.grow(5)
+    new = model.head.weight[2:].detach().clone()
+    si.begin_task()
+    assert torch.equal(si.omega["head.weight"][:2], omega)
+    assert torch.equal(si.prev_params["head.weight"][:2], anchor)
+    assert torch.equal(si.running_sum["head.weight"][:2], path)
+    assert path.any() == in_mid_task
+    assert not si.omega["head.weight"][2:].any()
+    assert not si.running_sum["head.weight"][2:].any()
+    assert torch.equal(si.prev_params["head.weight"][2:], new)
+    train(model, si)
+    si.update_omega()
+    assert si.omega["head.weight"][2:].any()
+
+
+def test_a_layer_that_grew_between_two_steps_is_followed_without_a_word() -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.penalty()
+    model.grow(3)
+    train(model, si, steps=1)
+    assert si.running_sum["head.weight"].shape == (3, 3)
+    assert si.running_sum["head.weight"][2].any()
+
+
+def test_shrinking_or_removing_a_protected_layer_is_refused_and_changes_nothing() -> None:
+    model = Growing(4)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    before = {name: omega.clone() for name, omega in si.omega.items()}
+    head = model.head
+    for replacement, message in (
+        (nn.Linear(3, 2), "may only grow"),
+        (nn.ReLU(), "not in the model"),
+    ):
+        model.head = replacement  # type: ignore[assignment]
+        model.other = nn.Linear(1, 1)
+        with pytest.raises(ModelChangedError, match=message):
+            si.begin_task()
+    model.head = head
+    assert si.omega.keys() == before.keys()
+    assert all(torch.equal(si.omega[name], omega) for name, omega in before.items())
+
+
+def test_a_layer_frozen_for_a_task_keeps_its_importance_for_later() -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    omega = si.omega["head.weight"].clone()
+    model.head.weight.requires_grad_(False)
+    train(model, si)
+    si.update_omega()
+    assert "frozen" in si.skipped["head.weight"]
+    assert torch.equal(si.omega["head.weight"], omega)
+    model.head.weight.requires_grad_(True)
+    train(model, si)
+    assert si.running_sum["head.weight"].any()
+
+
+def compiled(module: nn.Module) -> Any:
+    """The module as ``torch.compile`` wraps it, without the need for a compiler."""
+    return torch.compile(module, backend="eager")
+
+
+@pytest.mark.parametrize("wrapped", ["whole", "part"])
+def test_compiling_between_tasks_changes_no_name(wrapped: str) -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    omega = {name: importance.clone() for name, importance in si.omega.items()}
+    whole: nn.Module = model
+    if wrapped == "whole":
+        whole = compiled(model)
+    else:
+        model.head = compiled(model.head)
+    si.begin_task(whole)
+    assert set(si.omega) == {"head.weight", "head.bias"}
+    assert all(torch.equal(si.omega[name], omega[name]) for name in omega)
+    train(model, si)
+    assert si.running_sum["head.weight"].any()
+
+
+def test_a_data_parallel_wrapper_leaves_no_trace_in_names() -> None:
+    wrapped = compiled(nn.DataParallel(Growing(2)))
+    assert set(SynapticIntelligence(wrapped, exclude=["head.bias"]).omega) == {"head.weight"}
