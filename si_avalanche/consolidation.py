@@ -24,10 +24,10 @@ def end_task(live: LiveParameters, state: State, settings: Settings) -> None:
     """
     names = live.names
     weights, anchor = live.weights(names), pick(state.anchor, names)
+    displacement = state.displacement(names, weights)
     importance, path_integral = pick(state.importance, names), pick(state.path_integral, names)
-    displacement = torch._foreach_sub(weights, anchor)
-    anchored_at_start = state.tasks > 0 or settings.first_anchor == "initial"
-    if anchored_at_start and _any(displacement) and not _any(path_integral):
+    from_start = state.tasks > 0 or settings.first_anchor == "initial"
+    if from_start and _any(displacement) and not _any(path_integral):
         raise CallOrderError(
             f"Weights moved, but none of the {state.steps} recorded steps shows it: call "
             "update_running_sum() after the optimiser's step, and penalty() in the loss or "
@@ -40,6 +40,7 @@ def end_task(live: LiveParameters, state: State, settings: Settings) -> None:
     torch._foreach_copy_(importance, new)
     torch._foreach_copy_(anchor, weights)
     torch._foreach_zero_(path_integral)
+    state.start.clear()
     state.tasks += 1
     state.steps = 0
 

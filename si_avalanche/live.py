@@ -1,15 +1,13 @@
 """The protected parameters as the optimiser moves them."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from si_avalanche.errors import ParameterSelectionError
+from si_avalanche.marks import Marks, mark
 from si_avalanche.state import state_dtype
-
-Marks: TypeAlias = list[tuple[Tensor, int]]
-"""Tensors, each with the count of its changes in place."""
 
 
 class LiveParameters:
@@ -44,6 +42,22 @@ class LiveParameters:
             p is then and _look(p) == look for p, (then, look) in zip(now, self._all, strict=True)
         )
 
+    def have_something_of(self, model: nn.Module) -> bool:
+        """Whether the model has at least one of these very parameter objects."""
+        return bool({id(p) for p, _ in self._all} & {id(p) for p in model.parameters()})
+
+    def with_other_weights(self, parameters: Mapping[str, nn.Parameter]) -> list[str]:
+        """The names under which another parameter stands now, with other weights in old units.
+
+        Waits for the device, but only if there is another parameter object.
+        """
+        pairs = ((name, old, parameters.get(name)) for name, old in self._parameters.items())
+        return [
+            name
+            for name, old, new in pairs
+            if new is not None and new is not old and not _starts_with(new, old)
+        ]
+
     def names_with_gradient(self) -> list[str]:
         """The names of those whose gradient is not ``None``."""
         return [name for name, p in self._parameters.items() if p.grad is not None]
@@ -53,15 +67,35 @@ class LiveParameters:
         parameters = [self._parameters[name] for name in names]
         return [p.to(state_dtype(p)) for p in parameters]
 
+    def weight_marks(self, names: Sequence[str]) -> Marks:
+        """What tells later whether the weights were changed in a way that PyTorch counts."""
+        return mark(self.parameters(names))
+
+    def parameters(self, names: Sequence[str]) -> list[Tensor]:
+        """The live parameters themselves."""
+        return [self._parameters[name] for name in names]
+
     def gradients(self, names: Sequence[str]) -> list[Tensor]:
-        """The live gradients themselves, of names that have one."""
-        gradients = [self._parameters[name].grad for name in names]
-        return [gradient for gradient in gradients if gradient is not None]
+        """The live gradients themselves, of names that have one.
+
+        :raises ParameterSelectionError: if one is sparse.
+        """
+        pairs = ((name, self._parameters[name].grad) for name in names)
+        present = {name: gradient for name, gradient in pairs if gradient is not None}
+        for name, gradient in present.items():
+            if gradient.layout != torch.strided:
+                raise ParameterSelectionError(
+                    f"The gradient of {name!r} is sparse ({gradient.layout}), which is not "
+                    "supported. Use sparse=False in its layer, or leave it out with "
+                    f"exclude=[{name!r}]."
+                )
+        return list(present.values())
 
     @torch.no_grad()
     def remember(self, names: Sequence[str]) -> None:
         """Copy the weights of these parameters into the buffers that :meth:`before` returns."""
-        torch._foreach_copy_(self.before(names), [self._parameters[name] for name in names])
+        if names:
+            torch._foreach_copy_(self.before(names), self.parameters(names))
 
     def before(self, names: Sequence[str]) -> list[Tensor]:
         """The copies that :meth:`remember` made, in the dtype of the state."""
@@ -77,22 +111,9 @@ def _look(p: Tensor) -> tuple[object, ...]:
     return p.requires_grad, p.shape, p.dtype, p.device
 
 
-def mark(tensors: Sequence[Tensor]) -> Marks:
-    """Note which tensors these are and how often they have been changed in place.
-
-    :param tensors: any tensors; they are kept alive by the result.
-    :return: what :func:`same_marks` compares; nothing is read from the device.
-    """
-    return [(tensor, tensor._version) for tensor in tensors]
-
-
-def same_marks(marks: Marks, tensors: Sequence[Tensor]) -> bool:
-    """Whether these are the very tensors that were marked, unchanged since.
-
-    :param marks: what :func:`mark` gave.
-    :param tensors: the tensors now.
-    """
-    return len(marks) == len(tensors) and all(
-        marked is tensor and version == tensor._version
-        for (marked, version), tensor in zip(marks, tensors, strict=True)
-    )
+def _starts_with(new: Tensor, old: Tensor) -> bool:
+    """Whether a parameter continues another one, which it may have outgrown."""
+    if new.dim() != old.dim() or any(n < o for n, o in zip(new.shape, old.shape, strict=True)):
+        return False
+    part = new.detach()[tuple(slice(n) for n in old.shape)]
+    return torch.equal(part.to("cpu", old.dtype), old.detach().cpu())

@@ -10,6 +10,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
 
 from si_avalanche.errors import ParameterSelectionError
+from si_avalanche.normalisation import normalisation_layers
+from si_avalanche.settings import Normalisation
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ def select_parameters(
     model: nn.Module,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    normalisation: Normalisation = "protect",
 ) -> Selection:
     """Choose the parameters of a model that Synaptic Intelligence protects.
 
@@ -36,14 +39,21 @@ def select_parameters(
     :param include: patterns to keep, as in :class:`~si_avalanche.settings.Settings`; ``None``
         keeps all.
     :param exclude: patterns to leave out, applied after ``include``.
+    :param normalisation: ``"exclude"`` leaves out the parameters of normalisation layers.
     :return: the protected parameters and the skipped ones with the reason.
-    :raises ParameterSelectionError: if nothing is left to protect, or a parameter is complex or
-        has no shape yet.
+    :raises ParameterSelectionError: if nothing is left to protect, or a parameter is complex,
+        sharded over several processes, or has no shape yet.
     """
+    left_out = set()
+    if normalisation == "exclude":
+        layers = normalisation_layers(model)
+        left_out = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
     protected: dict[str, nn.Parameter] = {}
     skipped: dict[str, str] = {}
     for name, parameter in plain_named_parameters(model):
         reason = _reason_to_skip(name, parameter, include, exclude)
+        if reason is None and id(parameter) in left_out:
+            reason = "of a normalisation layer"
         if reason is None:
             protected[name] = parameter
         else:
@@ -109,6 +119,13 @@ def _reason_to_skip(
             return f"excluded by {pattern!r}"
     if not parameter.requires_grad:
         return "frozen (requires_grad is False)"
+    # By its marks: importing the class takes half a second.
+    if hasattr(parameter, "placements") and hasattr(parameter, "device_mesh"):
+        raise ParameterSelectionError(
+            f"The parameter {name!r} is sharded over several processes (FSDP2, fully_shard), which "
+            "is not supported: importance would have to be sharded with it. Use "
+            "DistributedDataParallel, in which every process holds the whole state."
+        )
     if isinstance(parameter, UninitializedParameter):
         raise ParameterSelectionError(
             f"The parameter {name!r} has no shape yet: its layer is lazy. Send one batch through "

@@ -1,45 +1,68 @@
 """Synaptic Intelligence as an Avalanche plugin: hooks translated into the life of a task."""
 
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
-from avalanche.training.utils import _at_task_boundary
 
+from si_avalanche.compatibility import (
+    check_boundaries_are_known,
+    check_has_task_gradients,
+    is_end_of_task,
+    scale_of_gradients,
+)
 from si_avalanche.errors import CallOrderError, ConfigurationError
+from si_avalanche.schedule import Strength, check_every, check_schedule, strength_of
 from si_avalanche.serialization import VERSION, check_count, check_entries, state_from_dict
-from si_avalanche.settings import Clamp, FirstAnchor, Gradient, Settings, check_strength
+from si_avalanche.settings import (
+    Clamp,
+    FirstAnchor,
+    Gradient,
+    Normalisation,
+    Replaced,
+    Settings,
+)
 from si_avalanche.synaptic_intelligence import SynapticIntelligence
 
-Strength: TypeAlias = float | Sequence[float] | Callable[[int], float]
-"""One c for all experiences, one for each (the last repeats), or a function of the index."""
 
-
-class SIPlugin(SupervisedPlugin):
+class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg]
     """Synaptic Intelligence (Zenke, Poole & Ganguli 2017) for any Avalanche strategy.
 
     Each experience is a task: its importance is consolidated when the experience ends; in an online
-    stream with task boundaries, when the last part of a task ends. The penalty never enters
-    ``strategy.loss``: its gradient is added in closed form after the backward pass, so loss metrics
-    and loggers show the task loss alone; see :func:`~si_avalanche.metrics.si_metrics` for the
-    penalty. Heads that are not in use do not move, units that a classifier grows start unprotected.
+    stream with task boundaries, when the last part of a task ends; without boundaries, every so
+    many steps. The penalty never enters ``strategy.loss``: its gradient is added in closed form
+    after the backward pass, so loss metrics and loggers show the task loss alone; see
+    :func:`~si_avalanche.metrics.si_metrics` for the penalty. Heads that are not in use do not move,
+    units that a classifier grows start unprotected.
+
+    The path integral takes the gradient as ``strategy.loss`` gave it, and what moves within
+    ``strategy.optimizer.step()``, wherever in the list of plugins this one stands and whatever the
+    others do to gradients and weights. Only what reaches the *weights* depends on the order: a
+    plugin that clips gradients and stands before this one leaves the penalty's gradient unclipped.
 
     All state is held by :attr:`si`, on the device of the strategy's model.
 
-    :param c: the strength: a number, 0 or more; one number for each experience, the last one
-        repeats; or a function from the experience index to a number. The index counts the
-        experiences this plugin has been through, from 0. Avalanche's ``si_lambda`` is ``2 * c``.
+    :param c: the strength: a number, 0 or more; one number for each task, the last one repeats; or
+        a function from the index of the task to a number. The index counts the tasks this plugin
+        has been through, from 0. Avalanche's ``si_lambda`` is ``2 * c``.
     :param xi: the damping of eq. 5, above 0.
     :param clamp: ``"accumulated"``, ``"per_task"`` or ``"none"``.
     :param decay: ``None`` (sum) or d in [0, 1].
     :param gradient: ``"task"`` or ``"total"``.
     :param include: patterns of parameters to protect; ``None`` means all that require gradients.
     :param exclude: patterns of parameters to leave out.
-    :param first_anchor: ``"initial"`` or ``"zero"``. Each option, with the source that uses it, is
-        explained at :class:`~si_avalanche.settings.Settings`.
+    :param first_anchor: ``"initial"`` or ``"zero"``.
+    :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
+    :param replaced: ``"error"`` or ``"drop"``.
+    :param keep_gradient: keep a copy of the task gradient in every step. Each option from ``xi`` to
+        here, with the source that uses it, is explained at
+        :class:`~si_avalanche.settings.Settings`.
+    :param consolidate_every: ``None`` consolidates at the end of each task; a number n consolidates
+        after every n optimiser steps instead, and a task is then what lies between (van de Ven).
+        Needed for streams that do not tell where tasks end.
     :raises ConfigurationError: if a value is not allowed. Patterns are checked against the model
         when training begins.
     """
@@ -55,9 +78,14 @@ class SIPlugin(SupervisedPlugin):
         include: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         first_anchor: FirstAnchor = "initial",
+        normalisation: Normalisation = "protect",
+        replaced: Replaced = "error",
+        keep_gradient: bool = False,
+        consolidate_every: int | None = None,
     ) -> None:
         super().__init__()
-        self._strength = _check_schedule(c)
+        self._strength = check_schedule(c)
+        self._every = check_every(consolidate_every)
         self._settings = Settings(
             xi=xi,
             clamp=clamp,
@@ -66,7 +94,11 @@ class SIPlugin(SupervisedPlugin):
             include=include,
             exclude=exclude,
             first_anchor=first_anchor,
+            normalisation=normalisation,
+            replaced=replaced,
+            keep_gradient=keep_gradient,
         )
+        self._strategy: weakref.ref[SupervisedTemplate] | None = None
         self._si: SynapticIntelligence | None = None
         self._loaded: Mapping[str, Any] | None = None
         self._experiences = 0
@@ -86,21 +118,34 @@ class SIPlugin(SupervisedPlugin):
 
     @property
     def experiences(self) -> int:
-        """How many experiences have been consolidated; parts of an online one count together."""
+        """How many tasks have been consolidated.
+
+        Tasks are experiences, with the parts of an online one counted together, or stretches of
+        ``consolidate_every`` steps.
+        """
         return self._experiences
 
     def before_training_exp(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """Begin a task: meet the model, adapted to the experience, and choose its strength."""
-        c = _strength_of(self._strength, self._experiences)
+        """Begin a task: meet the model, adapted to the experience, and choose its strength.
+
+        :raises ConfigurationError: if this strategy has no task gradients (meta-learning), the
+            stream does not tell where tasks end, or the plugin has served another strategy with
+            another model.
+        """
+        check_has_task_gradients(strategy)
+        if self._every is None:
+            check_boundaries_are_known(strategy.experience)
+        self._check_is_the_same_model(strategy)
+        c = strength_of(self._strength, self._experiences)
         if self._si is None:
             si = SynapticIntelligence(strategy.model, c, **vars(self._settings))
             if self._loaded is not None:
                 si.load_state_dict(self._loaded, may_grow=True)
             self._si, self._loaded = si, None
-        self._si.c = c
         self._si.begin_task(strategy.model)
+        self._si.c, self._strategy = c, weakref.ref(strategy)
 
     def before_training_iteration(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
@@ -108,23 +153,31 @@ class SIPlugin(SupervisedPlugin):
         """Begin a step: follow the model if it changed within the experience."""
         self.si.begin_step(strategy.model)
 
+    def before_backward(
+        self, strategy: SupervisedTemplate, *args: object, **kwargs: object
+    ) -> None:
+        """Watch for the gradient that this loss gives, and for the optimiser's step."""
+        self.si.watch(strategy.loss, strategy.optimizer)
+
     def after_backward(self, strategy: SupervisedTemplate, *args: object, **kwargs: object) -> None:
-        """Copy the weights and add the penalty's gradient to the task gradient."""
-        self.si.add_penalty_gradient()
+        """Add the penalty's gradient to the task gradient."""
+        self.si.add_penalty_gradient(scale_of_gradients(strategy))
 
     def after_training_iteration(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """Add the optimiser's step to the path integral."""
+        """End the step; consolidate if it is time."""
         self.si.update_running_sum()
+        if self._every is not None and self.si.steps >= self._every:
+            self._end_task()
+            self.si.c = strength_of(self._strength, self._experiences)
 
     def after_training_exp(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
         """Consolidate the task, if this is its end."""
-        if _at_task_boundary(strategy.experience, before=False):
-            self.si.update_omega()
-            self._experiences += 1
+        if self._every is None and is_end_of_task(strategy.experience):
+            self._end_task()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the plugin has learnt, also in mid-experience.
@@ -158,24 +211,20 @@ class SIPlugin(SupervisedPlugin):
             self._si = self._loaded = None
         self._experiences = state_dict["experiences"]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the strategy: it is only known by a weak reference."""
+        return {**self.__dict__, "_strategy": None}
 
-def _check_schedule(c: object) -> Strength:
-    if callable(c):
-        return c
-    if isinstance(c, Sequence) and not isinstance(c, str | bytes) and c:
-        return [check_strength(value, f"c[{index}]") for index, value in enumerate(c)]
-    if isinstance(c, Real):
-        return check_strength(c)
-    raise ConfigurationError(
-        "c must be a number, 0 or more, a list with at least one such number (one for each "
-        "experience, the last one repeats), or a function from the experience index to one, "
-        f"got {c!r}."
-    )
+    def _end_task(self) -> None:
+        self.si.update_omega()
+        self._experiences += 1
 
-
-def _strength_of(c: Strength, experience: int) -> float:
-    if callable(c):
-        return check_strength(c(experience), f"c({experience})")
-    if isinstance(c, Sequence):
-        return c[min(experience, len(c) - 1)]
-    return c
+    def _check_is_the_same_model(self, strategy: SupervisedTemplate) -> None:
+        if self._si is None or self._strategy is None or self._strategy() is strategy:
+            return
+        if not self._si.continues(strategy.model):
+            raise ConfigurationError(
+                "This SIPlugin holds the importance of another strategy's model. A second strategy "
+                "may go on with the same model, or with one that has the same weights; for another "
+                "one make a new SIPlugin."
+            )

@@ -12,7 +12,7 @@ from si_avalanche.state import State
 VERSION = 1
 """Version of the dictionaries; raised when an older reader would misread them."""
 
-_TENSORS = ("importance", "path_integral", "anchor")
+_TENSORS = ("importance", "path_integral", "anchor", "start")
 _COUNTS = ("tasks", "steps")
 
 
@@ -112,8 +112,11 @@ def check_count(name: str, count: object) -> None:
 def _check_tensors(kind: str, tensors: object, importance: object) -> None:
     if not isinstance(tensors, Mapping) or not isinstance(importance, Mapping):
         raise StateDictError(f"{kind!r} must map parameter names to tensors.")
-    if tensors.keys() != importance.keys():
-        names = ", ".join(sorted(map(str, tensors.keys() ^ importance.keys())))
+    differ = tensors.keys() ^ importance.keys()
+    if kind == "start":  # only of parameters that do not start at their anchor
+        differ = tensors.keys() - importance.keys()
+    if differ:
+        names = ", ".join(sorted(map(str, differ)))
         raise StateDictError(f"{kind!r} and 'importance' disagree on the parameters {names}.")
     for name, tensor in tensors.items():
         dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided

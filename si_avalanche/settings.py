@@ -19,6 +19,12 @@ Gradient = Literal["task", "total"]
 FirstAnchor = Literal["initial", "zero"]
 """Where a parameter's first displacement starts: at its initial value, or at zero."""
 
+Normalisation = Literal["protect", "exclude", "freeze"]
+"""What happens to normalisation layers: their affine parameters, their running statistics."""
+
+Replaced = Literal["error", "drop"]
+"""What happens to the state of a layer that was replaced, shrunk or removed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -37,6 +43,17 @@ class Settings:
     :param exclude: patterns of parameters to leave out, applied after ``include``.
     :param first_anchor: ``"initial"`` measures the displacement of a parameter's first task from
         its initial value; ``"zero"`` from zero, as in the authors' permuted-MNIST run.
+    :param normalisation: ``"protect"`` treats the affine parameters of normalisation layers like
+        all others; ``"exclude"`` leaves them out; ``"freeze"`` protects them and, once the first
+        task has been consolidated, keeps the layers that have running statistics in evaluation
+        mode while training, so that these no longer drift.
+    :param replaced: ``"error"`` refuses a model in which a layer that carries importance is gone,
+        has shrunk or has another number of dimensions; ``"drop"`` forgets the state of such layers,
+        and of those that were replaced by one with other weights, and logs their names.
+    :param keep_gradient: keep a copy of the task gradient in every step. Without it, a copy is made
+        in the first step of each task, and in all steps once something was seen to change the
+        gradients (clipping, scaling, projection). Needed only if that happens in some steps and
+        not in the first: then an error says so.
     :raises ConfigurationError: if a value is not allowed.
     """
 
@@ -47,6 +64,9 @@ class Settings:
     include: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     first_anchor: FirstAnchor = "initial"
+    normalisation: Normalisation = "protect"
+    replaced: Replaced = "error"
+    keep_gradient: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -62,6 +82,9 @@ class Settings:
         _check_choice("clamp", self.clamp, get_args(Clamp))
         _check_choice("gradient", self.gradient, get_args(Gradient))
         _check_choice("first_anchor", self.first_anchor, get_args(FirstAnchor))
+        _check_choice("normalisation", self.normalisation, get_args(Normalisation))
+        _check_choice("replaced", self.replaced, get_args(Replaced))
+        _check_switch("keep_gradient", self.keep_gradient)
         if self.decay is not None:
             decay = _check_number("decay", self.decay, "None or a number in [0, 1]", "None sums")
             object.__setattr__(self, "decay", decay)
@@ -111,6 +134,11 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     near = get_close_matches(str(value), allowed, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.{hint}")
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}.")
 
 
 def _check_patterns(name: str, patterns: object) -> None:

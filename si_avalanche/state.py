@@ -1,5 +1,6 @@
 """What Synaptic Intelligence remembers of every parameter, by name."""
 
+import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from si_avalanche.errors import ModelChangedError
-from si_avalanche.settings import FirstAnchor
+from si_avalanche.settings import FirstAnchor, Replaced
+
+_log = logging.getLogger("si_avalanche")
 
 
 def state_dtype(parameter: Tensor) -> torch.dtype:
@@ -30,6 +33,8 @@ class State:
     :param importance: Omega.
     :param path_integral: omega of the task in progress.
     :param anchor: theta*, the weights at the end of the last task.
+    :param start: the weights at the start of the task in progress, of those parameters only that
+        were no longer at their anchor then, because something else than training had set them.
     :param tasks: how many tasks have been consolidated.
     :param steps: optimiser steps recorded in the task in progress.
     """
@@ -37,14 +42,35 @@ class State:
     importance: dict[str, Tensor] = field(default_factory=dict)
     path_integral: dict[str, Tensor] = field(default_factory=dict)
     anchor: dict[str, Tensor] = field(default_factory=dict)
+    start: dict[str, Tensor] = field(default_factory=dict)
     tasks: int = 0
     steps: int = 0
+
+    def displacement(self, names: Sequence[str], weights: list[Tensor]) -> list[Tensor]:
+        """Return Delta: these weights minus those at the start of the task; new tensors."""
+        starts = [self.start.get(name, self.anchor[name]) for name in names]
+        return list(torch._foreach_sub(weights, starts))
+
+    def note_start(self, weights: Mapping[str, Tensor], first_anchor: FirstAnchor) -> None:
+        """Remember where a task starts that does not start at the anchor; waits for the device.
+
+        :param weights: all protected weights before the first step, in the dtype of the state.
+        :param first_anchor: ``"zero"`` measures the first task from zero, wherever it starts.
+        """
+        if self.tasks or first_anchor == "initial":
+            self.start = {
+                name: theta.detach().clone()
+                for name, theta in weights.items()
+                if not torch.equal(theta, self.anchor[name])
+            }
 
     def fit(
         self,
         parameters: Mapping[str, nn.Parameter],
         names_in_model: Container[str],
         first_anchor: FirstAnchor,
+        replaced: Replaced,
+        others: Sequence[str] = (),
     ) -> None:
         """Follow the model: adopt new parameters, grow with grown ones, move with moved ones.
 
@@ -55,32 +81,61 @@ class State:
         :param parameters: the protected parameters by name; they are only read.
         :param names_in_model: all parameter names of the model, skipped ones included.
         :param first_anchor: where new units are anchored.
+        :param replaced: whether state that fits no longer is refused or dropped, with a log entry.
+        :param others: names under which another layer stands, in a shape that fits.
         :raises ModelChangedError: if a parameter with state has left the model or shrunk; nothing
             has been changed then.
         """
-        for name, old in self.importance.items():
-            if name not in names_in_model:
-                raise ModelChangedError(
-                    f"The parameter {name!r} carries importance but is not in the model. Put it "
-                    "back, or start a new object for the new model."
-                )
-            if name in parameters and not _fits_into(old.shape, parameters[name].shape):
-                raise ModelChangedError(
-                    f"The parameter {name!r} changed its shape from {tuple(old.shape)} to "
-                    f"{tuple(parameters[name].shape)}; it may only grow. Give the new layer a new "
-                    "name, or start a new object for the new model."
-                )
+        misfits = self._misfits(parameters, names_in_model)
+        if misfits and replaced == "error":
+            raise ModelChangedError(
+                f"{'; '.join(misfits.values())}. Layers that carry importance may only grow. Put "
+                'them back, pass replaced="drop" to forget what they have earned, or start a new '
+                "object for the new model."
+            )
+        other = [name for name in others if name not in misfits and self.importance[name].any()]
+        if other and replaced == "error":
+            _log.warning(
+                "Other weights stand now under the names %s; their importance and anchor are kept "
+                'by name. Pass replaced="drop" to forget them instead.',
+                ", ".join(other),
+            )
+        elif misfits or other:
+            names = [*misfits, *other]
+            _log.warning("Importance and anchor are dropped of %s: replaced.", ", ".join(names))
+            self._drop(names)
         for name, parameter in parameters.items():
             self._fit_one(name, parameter.detach(), first_anchor)
+
+    def _misfits(
+        self, parameters: Mapping[str, nn.Parameter], names_in_model: Container[str]
+    ) -> dict[str, str]:
+        """State that has no place in the model, by name, with the reason."""
+        misfits = {}
+        for name, old in self.importance.items():
+            if name not in names_in_model:
+                misfits[name] = f"The parameter {name!r} is not in the model"
+            elif name in parameters and not _fits_into(old.shape, parameters[name].shape):
+                shapes = f"from {tuple(old.shape)} to {tuple(parameters[name].shape)}"
+                misfits[name] = f"The parameter {name!r} changed its shape {shapes}"
+        return misfits
+
+    def _drop(self, names: Sequence[str]) -> None:
+        for tensors in (self.importance, self.path_integral, self.anchor, self.start):
+            for name in names:
+                tensors.pop(name, None)
 
     def _fit_one(self, name: str, weights: Tensor, first_anchor: FirstAnchor) -> None:
         dtype = state_dtype(weights)
         zeros = torch.zeros_like(weights, dtype=dtype)
-        for tensors, start in (
+        starts = [
             (self.importance, zeros),
             (self.path_integral, zeros),
             (self.anchor, zeros if first_anchor == "zero" else weights),
-        ):
+        ]
+        if name in self.start:
+            starts.append((self.start, weights))
+        for tensors, start in starts:
             old = tensors.get(name)
             if old is not None and old.shape == weights.shape:
                 tensors[name] = old.to(weights.device, dtype)

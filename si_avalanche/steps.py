@@ -1,38 +1,20 @@
 """One optimiser step, from the backward pass to the path integral."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd import Variable
 
 from si_avalanche import formulas
-from si_avalanche.errors import CallOrderError, ParameterSelectionError
-from si_avalanche.live import LiveParameters, Marks, mark, same_marks
-from si_avalanche.settings import Gradient
+from si_avalanche.backward import LossWatch, at_end_of_backward
+from si_avalanche.errors import CallOrderError
+from si_avalanche.live import LiveParameters
+from si_avalanche.marks import Marks, mark, same_marks, share_tensors
+from si_avalanche.open_step import OpenStep
+from si_avalanche.settings import Settings
 from si_avalanche.state import State, pick
-
-
-@dataclass
-class _OpenStep:
-    """What is known between the backward pass and the end of the step.
-
-    :param names: parameters whose weights were copied.
-    :param protected: those of them whose gradient contains the penalty's.
-    :param strength: the factor of the penalty's gradient in theirs.
-    :param in_closed_form: whether the penalty's gradient was added, not brought by autograd.
-    :param marks: the gradients at the end of the backward pass or of the addition.
-    :param kept: task gradients that the addition of the penalty's would have rounded away.
-    """
-
-    names: list[str]
-    protected: list[str]
-    strength: float | Tensor
-    in_closed_form: bool
-    marks: Marks
-    kept: dict[str, Tensor] = field(default_factory=dict)
+from si_avalanche.task_gradient import TaskGradient
 
 
 class StepRecorder:
@@ -40,16 +22,32 @@ class StepRecorder:
 
     :param live: the protected parameters.
     :param state: importance and anchor are read, the path integral is changed in place.
-    :param gradient: whose gradient the path integral takes.
+    :param settings: whose gradient the path integral takes, and whether a copy is always kept.
+    :param keep: whether something is known to change gradients, so that copies are needed.
     """
 
-    def __init__(self, live: LiveParameters, state: State, gradient: Gradient) -> None:
+    def __init__(
+        self, live: LiveParameters, state: State, settings: Settings, keep: bool = False
+    ) -> None:
         self._live = live
         self._state = state
-        self._gradient = gradient
-        self._open: _OpenStep | None = None
+        self._settings = settings
+        self._task_gradient = TaskGradient(live, state, settings, keep)
+        self._open: OpenStep | None = None
+        self._idle: OpenStep | None = None
+        self._loss = LossWatch()
+        self._follows_optimizer = False
         self._importance_marks: Marks = []
         self._important: list[str] = []
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether something was seen to change gradients."""
+        return self._task_gradient.keeps
+
+    def begin_task(self) -> None:
+        """Look again, in the first step to come, whether something changes gradients."""
+        self._task_gradient.probe()
 
     def important_names(self) -> list[str]:
         """Return the parameters with an importance other than zero.
@@ -64,178 +62,239 @@ class StepRecorder:
             self._importance_marks = mark(importance)
         return self._important
 
-    @torch.no_grad()
-    def add_penalty_gradient(self, c: float) -> None:
-        """Open a step: copy the weights, add the penalty's gradient to the gradients in place.
+    def watch(self, loss: Tensor, follows_optimizer: bool) -> None:
+        """Take the gradients at the end of the backward pass of this loss.
 
-        :param c: the strength.
-        :raises CallOrderError: if no gradient exists, or these gradients have it already.
+        :param loss: the task loss.
+        :param follows_optimizer: whether :meth:`close` is called from within the optimiser's step,
+            so that other movements of weights are none of ours.
         """
-        live = self._live
-        names = live.names_with_gradient()
-        if not names:
-            raise CallOrderError(
-                "add_penalty_gradient() found no gradient: call it after the task loss's "
-                "backward() and before the optimiser's step()."
-            )
-        gradients = dict(zip(names, live.gradients(names), strict=True))
-        _refuse_sparse(gradients)
-        self._refuse_second_penalty(list(gradients.values()))
-        self.refuse_unrecorded_step()
-        live.remember(names)
-        protected = _intersection(self.important_names(), names) if c else []
-        # In 16 bits the sum with a strong penalty leaves nothing of the task gradient.
-        kept = {n: gradients[n].clone() for n in protected if gradients[n].element_size() < 4}
-        if protected:
-            torch._foreach_add_(pick(gradients, protected), self._penalty_gradient(protected, c))
-        self._open = _OpenStep(names, protected, c, True, mark(list(gradients.values())), kept)
+        self._follows_optimizer = follows_optimizer
+        self._loss.watch(loss, lambda: self._follow_backward([], 0.0, in_graph=False))
 
-    def open_in_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
+    def penalty_goes_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
         """Open a step from within the backward pass of the penalty.
 
         :param protected: the parameters that get the penalty's gradient.
         :param c: the strength.
         :param factor: the factor of the penalty in the loss, a 0-dimensional tensor.
         """
-        accumulates = self._open is not None and self._goes_on(self._open)
+        self._follow_backward(protected, c * factor.detach(), in_graph=True)
+
+    def _follow_backward(
+        self, protected: list[str], strength: float | Tensor, in_graph: bool
+    ) -> None:
         before = mark(self._gradients())
-        settle = partial(self._settle, protected, c * factor.detach(), before, accumulates)
-        # The one place where autograd tells that all gradients have arrived.
-        Variable._execution_engine.queue_callback(settle)
+        goes_on = self._open is not None and self._goes_on(self._open)
+        if self._open is not None and goes_on:
+            self._task_gradient.rebase(self._open)
+        at_end_of_backward(
+            partial(self._backward_ends, protected, strength, before, goes_on, in_graph)
+        )
 
     @torch.no_grad()
-    def _settle(
-        self, protected: list[str], strength: Tensor, before: Marks, accumulates: bool
+    def _backward_ends(
+        self,
+        protected: list[str],
+        strength: float | Tensor,
+        before: Marks,
+        goes_on: bool,
+        in_graph: bool,
     ) -> None:
-        """Open the step at the end of a backward pass, if it brought the penalty's gradient.
+        """Open the step, or go on with it, at the end of a backward pass that brought gradients.
 
-        It did not if the gradients went elsewhere, as with ``torch.autograd.grad``. Strengths add
-        up over the backward passes of one step, and over several penalties in one pass.
+        It brought none if they went elsewhere, as with ``torch.autograd.grad``. Strengths add up
+        over the backward passes of one step, and over several penalties in one pass.
         """
-        names, gradients, step = self._live.names, self._gradients(), self._open
-        is_open = step is not None and same_marks(step.marks, gradients)
-        if same_marks(before, gradients) and (protected or is_open):
+        names = self._live.names_with_gradient()
+        gradients, step = self._live.gradients(names), self._open
+        opened_in_this_pass = step is not None and same_marks(step.gradients, gradients)
+        if same_marks(before, gradients) and (not in_graph or protected or opened_in_this_pass):
+            if step is not None and goes_on:
+                self._task_gradient.take(step)
             return
-        _refuse_sparse(dict(zip(self._live.names_with_gradient(), gradients, strict=True)))
-        self.refuse_unrecorded_step()
-        if step is not None and (accumulates or (is_open and not step.in_closed_form)):
-            strength = strength + step.strength
-        self._live.remember(names)
-        self._open = _OpenStep(names, protected, strength, False, mark(gradients))
+        if step is None or not (goes_on or (opened_in_this_pass and in_graph)):
+            step = self._open = self._begin(names, gradients)
+        self._extend(step, names, gradients)
+        if in_graph:
+            step.protected = [*step.protected, *_without(protected, step.protected)]
+            step.strength = strength + step.strength
+            step.has_penalty, step.in_graph, step.fresh = True, True, False
+            step.kept.clear()
+        else:
+            step.watched = step.fresh = True
+            self._task_gradient.take(step)
+
+    @torch.no_grad()
+    def add_penalty_gradient(self, c: float, scale: float | None) -> None:
+        """Add the penalty's gradient to the gradients in place; open a step if none is open.
+
+        :param c: the strength.
+        :param scale: the factor of the task loss in the gradients, or ``None`` if there is none.
+        :raises CallOrderError: if no gradient exists, these gradients have it already, or they
+            were changed and no copy was kept.
+        """
+        names = self._live.names_with_gradient()
+        if not names:
+            raise CallOrderError(
+                "add_penalty_gradient() found no gradient: call it after the task loss's "
+                "backward() and before the optimiser's step()."
+            )
+        self._loss.check(scale, look=self._task_gradient.probing)
+        gradients, step = self._live.gradients(names), self._open
+        if step is None or not step.fresh:
+            self._refuse_second_penalty(gradients)
+            step = self._begin(names, gradients)
+            step.scale = scale
+            self._task_gradient.take(step)
+        step.scale = scale
+        self._task_gradient.look(step, gradients)
+        wanted = set(self.important_names() if c else ()) & set(names)
+        protected = [n for n in _without(step.names, step.protected) if n in wanted]
+        strength = c if scale is None else c * scale
+        if protected:
+            part = self._task_gradient.penalty_part(protected, strength)
+            torch._foreach_add_(self._live.gradients(protected), part)
+        step.protected, step.strength = [*step.protected, *protected], strength
+        step.has_penalty, step.fresh = True, False
+        step.gradients = mark(gradients)
+        self._open, self._idle = step, None
+
+    def before_optimizer_step(self) -> None:
+        """Copy the weights anew if something else than the optimiser moved them since."""
+        step = self._open
+        if step is None or same_marks(step.weights, self._live.parameters(step.names)):
+            return
+        self._task_gradient.set_apart(step)
+        self._live.remember(step.names)
+        step.weights = self._live.weight_marks(step.names)
 
     @torch.no_grad()
     def close(self) -> None:
         """Add the step to the path integral, in place.
 
-        :raises CallOrderError: if no step is open, or its gradients are gone or changed.
+        :raises CallOrderError: if no step is open, or its gradients are gone or changed and no copy
+            was kept.
         """
-        step, names = self._open, self._live.names_with_gradient()
-        if step is None:
+        step = self._open
+        if step is None or not step.has_penalty:
             raise CallOrderError(
                 "update_running_sum() has no step to record: in every step, also of the first "
                 "task, either add penalty() to the loss before backward(), or call "
-                "add_penalty_gradient() after it; then step the optimiser."
+                "add_penalty_gradient() after it; then step the optimiser, once."
             )
-        if not names or not self._gradients_are_those_of(step):
-            raise CallOrderError(
-                "The gradients were removed or changed between the penalty and "
-                "update_running_sum(). Clip, unscale or project them after backward() and before "
-                "add_penalty_gradient() (in Avalanche: in after_backward, by a plugin listed "
-                "before SIPlugin); bring penalty() in the last of several backward passes; call "
-                "zero_grad() after update_running_sum(); and if it was the optimiser, as SGD with "
-                "nesterov=True and foreach does, pass it foreach=False."
+        integrand = self._task_gradient.of(step)
+        if self._follows_optimizer or self._moved(step):
+            formulas.add_path_increment_(
+                pick(self._state.path_integral, step.names),
+                integrand,
+                self._live.before(step.names),
+                self._live.weights(step.names),
             )
-        formulas.add_path_increment_(
-            pick(self._state.path_integral, names),
-            self._integrand(names, step),
-            self._live.before(names),
-            self._live.weights(names),
-        )
+        else:
+            self._idle = step
         self._state.steps += 1
         self._open = None
+
+    def end_iteration(self) -> None:
+        """Check that in an iteration without an optimiser step nothing else moved the weights.
+
+        :raises CallOrderError: if something did.
+        """
+        step = self._open
+        if step is None or same_marks(step.weights, self._live.parameters(step.names)):
+            return
+        if self._live.have_moved(step.names):
+            raise CallOrderError(
+                "Weights moved in an iteration in which the optimiser that is followed made no "
+                "step. In Avalanche SIPlugin follows strategy.optimizer: let that one make the "
+                "steps, once per iteration at most."
+            )
 
     def refuse_unrecorded_step(self) -> None:
         """Refuse to lose a step that was begun and moved weights; waits for the device.
 
         :raises CallOrderError: if there is one.
         """
-        if self._open is not None and self._live.have_moved(self._open.names):
+        step = self._open
+        if step is not None and not self._follows_optimizer and self._live.have_moved(step.names):
             raise CallOrderError(
                 "Weights moved in a step that update_running_sum() has not recorded. Call it once "
                 "after every optimiser step. Optimisers that evaluate a closure several times in "
                 "one step, such as LBFGS, are not supported."
             )
 
-    def drop_idle_step(self) -> None:
-        """Forget an open step that moved nothing."""
-        self._open = None
+    def end_task(self) -> None:
+        """Forget an open step that moved nothing, unless gradients may accumulate further.
 
-    def _goes_on(self, step: _OpenStep) -> bool:
+        :raises CallOrderError: as :meth:`refuse_unrecorded_step`.
+        """
+        self.refuse_unrecorded_step()
+        step = self._open
+        if step is None or not (self._follows_optimizer and step.has_penalty):
+            self._open = None
+            return
+        # What is in the gradients belongs to the penalty of the task that ends.
+        self._task_gradient.set_apart(step)
+        step.protected = list(step.names)
+
+    def _begin(self, names: list[str], gradients: Sequence[Tensor]) -> OpenStep:
+        self.refuse_unrecorded_step()
+        if not self._state.steps:
+            everything = self._live.names
+            weights = zip(everything, self._live.weights(everything), strict=True)
+            self._state.note_start(dict(weights), self._settings.first_anchor)
+        self._live.remember(names)
+        return OpenStep(names, mark(gradients), self._live.weight_marks(names))
+
+    def _extend(self, step: OpenStep, names: list[str], gradients: Sequence[Tensor]) -> None:
+        """Take in parameters that got their first gradient in a later pass of the step."""
+        new = _without(names, step.names)
+        self._live.remember(new)
+        step.names = [*step.names, *new]
+        step.weights = [*step.weights, *self._live.weight_marks(new)]
+        step.gradients = mark(gradients)
+
+    def _moved(self, step: OpenStep) -> bool:
+        unseen = same_marks(step.weights, self._live.parameters(step.names))
+        return not unseen or self._live.have_moved(step.names)
+
+    def _goes_on(self, step: OpenStep) -> bool:
         """Whether a backward pass that begins now accumulates onto the gradients of a step."""
         gradients = self._gradients()
-        if step.in_closed_form or not gradients or not _same_tensors(step.marks, gradients):
+        if not gradients or not share_tensors(step.gradients, gradients):
             return False
         # Zeroed in place, they belong to a new step.
-        return same_marks(step.marks, gradients) or any(bool(g.any()) for g in gradients)
+        return same_marks(step.gradients, gradients) or any(bool(g.any()) for g in gradients)
 
     def _gradients(self) -> list[Tensor]:
         return self._live.gradients(self._live.names_with_gradient())
 
-    def _gradients_are_those_of(self, step: _OpenStep) -> bool:
-        return same_marks(step.marks, self._gradients())
-
-    def _refuse_second_penalty(self, gradients: list[Tensor]) -> None:
-        step = self._open
-        if step is None:
-            return
-        if step.in_closed_form and _same_tensors(step.marks, gradients):
-            raise CallOrderError(
-                "add_penalty_gradient() was called twice in one step: call it once, after all "
-                "backward passes of the step, then step the optimiser, then call "
-                "update_running_sum(), also if the optimiser skipped its step."
-            )
-        if not step.in_closed_form and step.protected and self._gradients_are_those_of(step):
+    def _refuse_second_penalty(self, gradients: Sequence[Tensor]) -> None:
+        step, idle = self._open, self._idle
+        if step is not None and step.in_graph and same_marks(step.gradients, gradients):
             raise CallOrderError(
                 "add_penalty_gradient() found the penalty's gradient there already, because the "
                 "loss contained penalty(). Use one or the other."
             )
-
-    def _integrand(self, names: list[str], step: _OpenStep) -> list[Tensor]:
-        """The gradient that the path integral takes, in the dtype of the state."""
-        gradients = {
-            name: gradient.to(self._state.path_integral[name].dtype)
-            for name, gradient in zip(names, self._live.gradients(names), strict=True)
-        }
-        if self._gradient == "total":
-            return list(gradients.values())
-        for name, kept in step.kept.items():
-            gradients[name] = kept.to(gradients[name].dtype)
-        protected = [n for n in _intersection(step.protected, names) if n not in step.kept]
-        if protected:
-            part = self._penalty_gradient(protected, step.strength)
-            rest = torch._foreach_sub(pick(gradients, protected), part)
-            gradients.update(zip(protected, rest, strict=True))
-        return list(gradients.values())
-
-    def _penalty_gradient(self, names: list[str], strength: float | Tensor) -> list[Tensor]:
-        """The penalty's gradient at the weights before the step."""
-        anchor, importance = pick(self._state.anchor, names), pick(self._state.importance, names)
-        return formulas.penalty_gradient(self._live.before(names), anchor, importance, strength)
-
-
-def _intersection(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    wanted = set(others)
-    return [name for name in names if name in wanted]
-
-
-def _same_tensors(marks: Marks, tensors: Sequence[Tensor]) -> bool:
-    return bool({id(tensor) for tensor, _ in marks} & {id(tensor) for tensor in tensors})
-
-
-def _refuse_sparse(gradients: Mapping[str, Tensor]) -> None:
-    for name, gradient in gradients.items():
-        if gradient.layout != torch.strided:
-            raise ParameterSelectionError(
-                f"The gradient of {name!r} is sparse ({gradient.layout}), which is not supported. "
-                f"Use sparse=False in its layer, or leave it out with exclude=[{name!r}]."
+        again = step is not None and step.has_penalty and not step.in_graph
+        if (again and step is not None and share_tensors(step.gradients, gradients)) or (
+            idle is not None and _accumulated_once(idle.gradients, gradients)
+        ):
+            raise CallOrderError(
+                "add_penalty_gradient() was called twice in one step: call it once, after all "
+                "backward passes of the step, then step the optimiser, then call "
+                "update_running_sum(); if the optimiser skipped its step, call that as well and "
+                "clear the gradients."
             )
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    unwanted = set(others)
+    return [name for name in names if name not in unwanted]
+
+
+def _accumulated_once(marks: Marks, gradients: Sequence[Tensor]) -> bool:
+    """Whether one backward pass was added to marked gradients since; zeroing would count too."""
+    counts = {id(tensor): version for tensor, version in marks}
+    return any(counts.get(id(g)) == g._version - 1 for g in gradients)

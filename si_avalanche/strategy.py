@@ -10,8 +10,9 @@ from avalanche.training.templates.strategy_mixin_protocol import CriterionType
 from torch import nn
 from torch.optim import Optimizer
 
-from si_avalanche.plugin import SIPlugin, Strength
-from si_avalanche.settings import Clamp, FirstAnchor, Gradient
+from si_avalanche.plugin import SIPlugin
+from si_avalanche.schedule import Strength
+from si_avalanche.settings import Clamp, FirstAnchor, Gradient, Normalisation, Replaced
 
 
 class SI(SupervisedTemplate):
@@ -35,6 +36,10 @@ class SI(SupervisedTemplate):
         include: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         first_anchor: FirstAnchor = "initial",
+        normalisation: Normalisation = "protect",
+        replaced: Replaced = "error",
+        keep_gradient: bool = False,
+        consolidate_every: int | None = None,
         train_mb_size: int = 1,
         train_epochs: int = 1,
         eval_mb_size: int | None = None,
@@ -49,7 +54,7 @@ class SI(SupervisedTemplate):
         :param model: the model.
         :param optimizer: its optimiser.
         :param criterion: the loss of the task; ``None`` means cross-entropy.
-        :param c: the strength; this and the options up to ``first_anchor`` are those of
+        :param c: the strength; this and the options up to ``consolidate_every`` are those of
             :class:`~si_avalanche.plugin.SIPlugin`.
         :param xi: the damping of eq. 5.
         :param clamp: where negative importance is set to zero.
@@ -58,6 +63,10 @@ class SI(SupervisedTemplate):
         :param include: patterns of parameters to protect.
         :param exclude: patterns of parameters to leave out.
         :param first_anchor: where the displacement of the first task starts.
+        :param normalisation: what happens to normalisation layers.
+        :param replaced: what happens to the state of a layer that was replaced or shrunk.
+        :param keep_gradient: keep a copy of the task gradient in every step.
+        :param consolidate_every: consolidate every so many steps, not at the end of each task.
         :param train_mb_size: mini-batch size for training.
         :param train_epochs: number of training epochs per experience.
         :param eval_mb_size: mini-batch size for evaluation; ``None`` means ``train_mb_size``.
@@ -77,6 +86,10 @@ class SI(SupervisedTemplate):
             include=include,
             exclude=exclude,
             first_anchor=first_anchor,
+            normalisation=normalisation,
+            replaced=replaced,
+            keep_gradient=keep_gradient,
+            consolidate_every=consolidate_every,
         )
         super().__init__(
             model=model,

@@ -7,17 +7,33 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from si_avalanche import formulas
 from si_avalanche.consolidation import end_task
+from si_avalanche.errors import CallOrderError
 from si_avalanche.live import LiveParameters
+from si_avalanche.normalisation import (
+    freeze_statistics,
+    layers_with_statistics,
+    statistics_can_drift,
+)
+from si_avalanche.optimizer_steps import OptimizerFollower
 from si_avalanche.parameters import (
     check_patterns_match,
     plain_named_parameters,
     select_parameters,
 )
 from si_avalanche.serialization import check_same_parameters, state_from_dict, state_to_dict
-from si_avalanche.settings import Clamp, FirstAnchor, Gradient, Settings, check_strength
+from si_avalanche.settings import (
+    Clamp,
+    FirstAnchor,
+    Gradient,
+    Normalisation,
+    Replaced,
+    Settings,
+    check_strength,
+)
 from si_avalanche.state import State, pick
 from si_avalanche.steps import StepRecorder
 
@@ -39,13 +55,15 @@ class SynapticIntelligence:
         optimizer.step()
         si.update_running_sum()
 
-    In both, g is the gradient of the task loss alone, from one backward pass. To clip or unscale
-    gradients, use the second and do it before ``add_penalty_gradient()``. Build the object while
-    the model has its initial weights: they are the first anchor.
+    In both, g is the gradient of the task loss alone, from one backward pass. To clip, unscale or
+    project gradients, use the second; call :meth:`watch` if it happens before
+    ``add_penalty_gradient()`` and g should be the gradient that the loss gave. Build the object
+    while the model has its initial weights: they are the first anchor.
 
     Four numbers are kept for each protected weight, all copies, on the parameter's device, in the
     parameter's dtype (float32 for 16-bit ones): importance, path integral, anchor, and the weight
-    before the step.
+    before the step. Where gradients are changed after the backward pass, a fifth one is kept: the
+    task gradient.
 
     :param model: the module to protect; only its gradients are ever changed.
     :param c: the strength, 0 or more; 0 leaves the training untouched.
@@ -55,8 +73,11 @@ class SynapticIntelligence:
     :param gradient: ``"task"`` or ``"total"``.
     :param include: patterns of parameters to protect; ``None`` means all that require gradients.
     :param exclude: patterns of parameters to leave out.
-    :param first_anchor: ``"initial"`` or ``"zero"``. Each option, with the source that uses it, is
-        explained at :class:`~si_avalanche.settings.Settings`.
+    :param first_anchor: ``"initial"`` or ``"zero"``.
+    :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
+    :param replaced: ``"error"`` or ``"drop"``.
+    :param keep_gradient: keep a copy of the task gradient in every step. Each option, with the
+        source that uses it, is explained at :class:`~si_avalanche.settings.Settings`.
     :raises ConfigurationError: if a value is not allowed.
     :raises ParameterSelectionError: if a pattern matches no parameter or nothing can be protected.
     """
@@ -73,6 +94,9 @@ class SynapticIntelligence:
         include: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         first_anchor: FirstAnchor = "initial",
+        normalisation: Normalisation = "protect",
+        replaced: Replaced = "error",
+        keep_gradient: bool = False,
     ) -> None:
         self.c = c
         self._settings = Settings(
@@ -83,9 +107,16 @@ class SynapticIntelligence:
             include=include,
             exclude=exclude,
             first_anchor=first_anchor,
+            normalisation=normalisation,
+            replaced=replaced,
+            keep_gradient=keep_gradient,
         )
         check_patterns_match(model, (*(include or ()), *exclude))
-        self._follow(model, State())
+        self._optimizer = OptimizerFollower()
+        self._model, self._names_in_model = model, list[str]()
+        self._state, self._live = State(), LiveParameters(nn.Module(), {})
+        self._recorder = StepRecorder(self._live, self._state, self._settings)
+        self._follow(model, self._state)
 
     @property
     def c(self) -> float:
@@ -124,6 +155,11 @@ class SynapticIntelligence:
         """How many tasks have been consolidated."""
         return self._state.tasks
 
+    @property
+    def steps(self) -> int:
+        """How many optimiser steps have been recorded in the task in progress."""
+        return self._state.steps
+
     def __repr__(self) -> str:
         """Show the options, what is protected and what is not."""
         weights = sum(tensor.numel() for tensor in self._state.importance.values())
@@ -146,17 +182,23 @@ class SynapticIntelligence:
         progress goes on.
 
         :param model: the model, if it is another object than before.
-        :raises ModelChangedError: if a parameter with importance has left the model or shrunk.
+        :raises ModelChangedError: if a parameter with importance has left the model or shrunk, and
+            ``replaced`` is ``"error"``.
         :raises ParameterSelectionError: if nothing is left to protect.
         """
-        self._follow(self._model if model is None else model, self._state)
+        model = self._model if model is None else model
+        names = [name for name, _ in plain_named_parameters(model)]
+        if names != self._names_in_model or not self._live.are_still_all_of(model):
+            self._follow(model, self._state)
+        self._model, self._statistics = model, layers_with_statistics(model)
+        self._recorder.begin_task()
         self._task_is_open = True
 
     def begin_step(self, model: nn.Module | None = None) -> None:
         """Look whether the model still has the very parameters it had, and follow it if not.
 
-        Need not be called: ``penalty()`` and ``add_penalty_gradient()`` look by themselves, unless
-        this has just been called.
+        Need not be called, unless ``normalisation="freeze"``: then call it before the forward pass
+        of every step, so that running statistics stay as they were after the first task.
 
         :param model: the model, if it is another object than before.
         :raises ModelChangedError: as :meth:`begin_task`.
@@ -164,7 +206,33 @@ class SynapticIntelligence:
         model = self._model if model is None else model
         if not (self._task_is_open and self._live.are_still_all_of(model)):
             self.begin_task(model)
+        if self._statistics_are_frozen:
+            freeze_statistics(self._statistics)
         self._looked = True
+
+    def watch(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Take the task gradient at the end of the backward pass of this loss.
+
+        Call it between the forward and the backward pass. Then it does not matter for the path
+        integral what is done to the gradients before ``add_penalty_gradient()``: clipping,
+        projection, unscaling. Gradients may also accumulate over several backward passes, each
+        with its ``watch()`` and ``add_penalty_gradient()``: the penalty is added once.
+
+        :param loss: the task loss; it gets a hook and is not changed.
+        :param optimizer: if given, its own steps are followed: the path integral is made of what
+            moves within ``optimizer.step()``, and of nothing else. ``update_running_sum()`` then
+            ends the iteration, with or without a step. The optimiser gets two hooks until then.
+        :raises ModelChangedError: as :meth:`begin_task`.
+        :raises ConfigurationError: if the optimiser is no ``torch.optim.Optimizer``.
+        """
+        self.begin_step()
+        if optimizer is not None:
+            self._optimizer.attach(
+                optimizer,
+                before=lambda: self._recorder.before_optimizer_step(),
+                after=lambda: self._recorder.close(),
+            )
+        self._recorder.watch(loss, optimizer is not None)
 
     def penalty(self) -> Tensor:
         """Return the surrogate loss of eq. 4, to be added to the task loss.
@@ -188,32 +256,41 @@ class SynapticIntelligence:
             first = next(iter(state.anchor.values()))
             value = first.new_zeros((), requires_grad=True)
         if value.requires_grad:
-            hook = partial(recorder.open_in_backward, names, c)
+            hook = partial(recorder.penalty_goes_backward, names, c)
             value.register_hook(hook)
         return value
 
-    def add_penalty_gradient(self) -> None:
+    def add_penalty_gradient(self, scale: float | None = None) -> None:
         """Add the gradient of eq. 4 to the gradients that exist, in place, and copy the weights.
 
         ``p.grad += 2 * c * Omega * (theta - theta*)``, without a graph; nothing is computed while
-        nothing is protected. A parameter whose gradient is ``None`` keeps ``None``. Call it once
-        in every step, between the task loss's backward pass and the optimiser's step.
+        nothing is protected. A parameter whose gradient is ``None`` keeps ``None``. Call it in
+        every step, between the task loss's backward pass and the optimiser's step.
 
-        :raises CallOrderError: if no gradient exists, or these gradients have it already.
+        :param scale: the factor that the gradients have and the optimiser's step takes off again,
+            ``scaler.get_scale()`` of a ``GradScaler``; the penalty's gradient gets it too, and the
+            path integral is free of it.
+        :raises CallOrderError: if no gradient exists, these gradients have it already, or the
+            watched loss was multiplied by more than ``scale``.
         """
         self._look_at_model()
-        self._recorder.add_penalty_gradient(self._c)
+        self._recorder.add_penalty_gradient(self._c, scale)
 
     def update_running_sum(self) -> None:
         """Add the step just made to the path integral (eq. 3), in place.
 
-        Reads ``p.grad``, so call it after the optimiser's step and before ``zero_grad()``. A step
-        that moved nothing adds nothing.
+        Call it after the optimiser's step and before ``zero_grad()``. A step that moved nothing
+        adds nothing. If :meth:`watch` was given the optimiser, the step has been added already.
 
         :raises CallOrderError: if no step was begun, by the backward pass of ``penalty()`` or by
-            ``add_penalty_gradient()``; if the gradients have been removed or changed since.
+            ``add_penalty_gradient()``; if the gradients have been removed or changed since, and no
+            copy was kept.
         """
-        self._recorder.close()
+        if self._optimizer.is_attached:
+            self._optimizer.detach()
+            self._recorder.end_iteration()
+        else:
+            self._recorder.close()
 
     def update_omega(self) -> None:
         """Consolidate the task (eq. 5): importance, new anchor, path integral back to zero.
@@ -224,8 +301,7 @@ class SynapticIntelligence:
             recorded step at all, because it was called before the optimiser's step.
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
         """
-        self._recorder.refuse_unrecorded_step()
-        self._recorder.drop_idle_step()
+        self._recorder.end_task()
         if self._state.steps:
             end_task(self._live, self._state, self._settings)
         self._task_is_open = self._looked = False
@@ -257,20 +333,45 @@ class SynapticIntelligence:
             check_same_parameters(state, self._state, self._skipped)
         self._follow(self._model, state)
 
+    def continues(self, model: nn.Module) -> bool:
+        """Whether a model is the one that is protected, or goes on from its weights.
+
+        :param model: any module; it is only read. Waits for the device if it is another one.
+        """
+        if self._live.have_something_of(model):
+            return True
+        parameters = dict(plain_named_parameters(model))
+        same_names = parameters.keys() >= set(self._live.names)
+        return same_names and not self._live.with_other_weights(parameters)
+
     def _follow(self, model: nn.Module, state: State) -> None:
         """Bind a state to a model; raises before anything is changed."""
         settings = self._settings
-        selection = select_parameters(model, settings.include, settings.exclude)
+        selection = select_parameters(
+            model, settings.include, settings.exclude, settings.normalisation
+        )
         everything = dict(plain_named_parameters(model))
-        state.fit(selection.protected, everything, settings.first_anchor)
+        others = self._live.with_other_weights(everything) if state is self._state else ()
+        state.fit(selection.protected, everything, settings.first_anchor, settings.replaced, others)
         # A layer that is frozen for now still gets what it has earned in this task.
         known = {name: p for name, p in everything.items() if name in state.importance}
-        self._model, self._state = model, state
+        self._model, self._state, self._names_in_model = model, state, list(everything)
         self._live, self._skipped = LiveParameters(model, known), selection.skipped
-        self._recorder = StepRecorder(self._live, state, settings.gradient)
+        keep = self._recorder.keeps_gradients
+        self._recorder = StepRecorder(self._live, state, settings, keep)
+        self._statistics = layers_with_statistics(model)
         self._task_is_open = self._looked = False
 
+    @property
+    def _statistics_are_frozen(self) -> bool:
+        return self._settings.normalisation == "freeze" and self._state.tasks > 0
+
     def _look_at_model(self) -> None:
+        if self._statistics_are_frozen and statistics_can_drift(self._statistics):
+            raise CallOrderError(
+                'With normalisation="freeze", call begin_step() before the forward pass of every '
+                "step: running statistics have drifted in this one."
+            )
         if not self._looked:
             self.begin_step()
         self._looked = False

@@ -7,7 +7,6 @@ import pytest
 from torch import nn
 
 from si_avalanche import (
-    CallOrderError,
     ModelChangedError,
     SIPlugin,
     StateDictError,
@@ -58,20 +57,23 @@ def test_a_plugin_state_before_training_goes_in_and_out() -> None:
     assert trained.state_dict()["si"] is None
 
 
-def test_a_plugin_state_is_saved_within_an_experience_and_refused_within_an_iteration() -> None:
+def test_a_plugin_state_may_be_saved_anywhere_within_an_experience() -> None:
     states: list[dict[str, Any]] = []
 
-    class Between(SIPlugin):
-        """Saves after each recorded iteration, and tries to within it."""
+    class Saving(SIPlugin):
+        """Saves before and after the optimiser's step of each iteration, and when it ends."""
+
+        def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+            super().after_backward(strategy)
+            states.append(self.state_dict())
 
         def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-            with pytest.raises(CallOrderError, match="has not recorded"):
-                self.state_dict()
+            states.append(self.state_dict())
             super().after_training_iteration(strategy)
             states.append(self.state_dict())
 
-    train(with_si(network(), Between()), digits_benchmark().train_stream[:1])
-    assert states[3]["si"]["steps"] == 4
+    train(with_si(network(), Saving()), digits_benchmark().train_stream[:1])
+    assert [state["si"]["steps"] for state in states[:6]] == [0, 1, 1, 1, 2, 2]
     assert states[3]["si"]["path_integral"]["features.weight"].any()
 
 

@@ -1,20 +1,23 @@
 """Streams whose experiences are not tasks."""
 
-import pytest
-from avalanche.benchmarks.scenarios.online import split_online_stream
+import copy
+from typing import Any
 
-from tests.digits import digits_benchmark, network, train, with_si
+import pytest
+import torch
+from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.training.plugins import SupervisedPlugin
+
+from si_avalanche import ConfigurationError, SIPlugin
+from tests.digits import digits_benchmark, naive, network, same, train, weights, with_si
 from tests.lifecycle.test_plugin import Strengths
 
 
-@pytest.mark.parametrize(("boundaries", "tasks"), [(True, 2), (False, 8)])
-def test_an_online_stream_with_boundaries_consolidates_once_per_task(
-    boundaries: bool, tasks: int
-) -> None:
-    stream = digits_benchmark().train_stream[:2]
+def online_parts(boundaries: bool) -> list[Any]:
+    """Two experiences of digits, each in four parts."""
     parts = [
         part
-        for experience in stream
+        for experience in digits_benchmark().train_stream[:2]
         for part in split_online_stream(
             [experience],
             experience_size=len(experience.dataset) // 4 + 1,
@@ -22,7 +25,88 @@ def test_an_online_stream_with_boundaries_consolidates_once_per_task(
         )
     ]
     assert len(parts) == 8
+    return parts
+
+
+def test_an_online_stream_with_boundaries_consolidates_once_per_task() -> None:
     plugin = Strengths([1.0, 2.0])
-    train(with_si(network(), plugin), parts)
-    assert plugin.si.tasks == plugin.experiences == tasks
-    assert plugin.used == ([1.0] * 4 + [2.0] * 4 if boundaries else [1.0] + [2.0] * 7)
+    train(with_si(network(), plugin), online_parts(boundaries=True))
+    assert plugin.si.tasks == plugin.experiences == 2
+    assert plugin.used == [1.0] * 4 + [2.0] * 4
+
+
+def test_a_stream_without_boundaries_is_refused_until_told_how_often_to_consolidate() -> None:
+    model = network()
+    before = weights(model)
+    with pytest.raises(ConfigurationError, match="consolidate_every=n"):
+        train(with_si(model, SIPlugin()), online_parts(boundaries=False))
+    assert same(before, weights(model))
+
+
+@pytest.mark.parametrize("stream", ["online", "tasks"])
+def test_consolidating_every_few_steps_takes_no_notice_of_experiences(stream: str) -> None:
+    parts = online_parts(boundaries=False)
+    experiences = parts if stream == "online" else digits_benchmark().train_stream[:2]
+    plugin = Strengths(lambda task: float(task), consolidate_every=5)
+    steps: list[int] = []
+
+    class Count(SupervisedPlugin):
+        """Counts the iterations."""
+
+        def after_training_iteration(self, *args: Any, **kwargs: Any) -> None:
+            steps.append(plugin.si.steps)
+
+    strategy = naive(network(), [plugin, Count()])
+    train(strategy, experiences)
+    assert len(steps) > 20
+    assert steps == [(i + 1) % 5 for i in range(len(steps))]
+    assert plugin.si.tasks == plugin.experiences == len(steps) // 5
+    assert plugin.si.c == plugin.experiences
+    assert plugin.si.total_importance() > 0
+
+
+def test_consolidating_every_few_steps_equals_consolidating_by_hand() -> None:
+    """Full batches: three steps are three epochs of one experience."""
+    batches = {"train_mb_size": 2000}
+    experience = digits_benchmark().train_stream[0]
+    automatic = SIPlugin(c=5.0, consolidate_every=3)
+    train(with_si(network(), automatic, train_epochs=9, **batches), [experience])
+    by_hand = SIPlugin(c=5.0)
+    train(with_si(network(), by_hand, train_epochs=3, **batches), [experience] * 3)
+    assert automatic.si.tasks == by_hand.si.tasks == 3
+    for name, omega in by_hand.si.omega.items():
+        torch.testing.assert_close(automatic.si.omega[name], omega, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True, "5"])
+def test_a_bad_number_of_steps_is_refused(steps: Any) -> None:
+    with pytest.raises(ConfigurationError, match="consolidate_every must be None"):
+        SIPlugin(consolidate_every=steps)
+
+
+def test_the_same_experience_trained_twice_is_two_tasks() -> None:
+    plugin = Strengths([1.0, 2.0])
+    train(with_si(network(), plugin), [digits_benchmark().train_stream[0]] * 2)
+    assert plugin.si.tasks == 2
+    assert plugin.used == [1.0, 2.0]
+
+
+def test_a_second_strategy_goes_on_with_the_same_model_or_a_copy_of_it() -> None:
+    stream = digits_benchmark().train_stream
+    plugin = SIPlugin()
+    model = network()
+    train(with_si(model, plugin), stream[:1])
+    train(with_si(model, plugin, train_mb_size=16), stream[1:2])
+    train(with_si(copy.deepcopy(model), plugin), stream[2:3])
+    assert plugin.si.tasks == 3
+
+
+def test_a_second_strategy_with_another_model_is_refused() -> None:
+    stream = digits_benchmark().train_stream
+    plugin = SIPlugin()
+    train(with_si(network(), plugin), stream[:1])
+    state = plugin.state_dict()["si"]["importance"]
+    other = with_si(network(), plugin)
+    with pytest.raises(ConfigurationError, match="another strategy's model"):
+        other.train(stream[1])
+    assert same(plugin.state_dict()["si"]["importance"], state)

@@ -1,0 +1,150 @@
+"""The gradient that the task loss gave, whatever is done to the gradients afterwards."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from si_avalanche import formulas
+from si_avalanche.errors import CallOrderError
+from si_avalanche.live import LiveParameters
+from si_avalanche.marks import same_marks
+from si_avalanche.open_step import OpenStep
+from si_avalanche.settings import Settings
+from si_avalanche.state import State, pick
+
+
+class TaskGradient:
+    """Recovers the task gradient of a step.
+
+    Where nothing but the penalty is added to the gradients, the penalty's part is taken off again:
+    that needs no memory. Where they are clipped, scaled or projected as well, a copy from the end
+    of the backward pass is needed. Which of the two holds is seen in the first step of a task, if
+    its loss is watched.
+
+    :param live: the protected parameters.
+    :param state: importance and anchor; only read.
+    :param settings: whose gradient is wanted, and whether a copy is always kept.
+    :param keep: whether something is known to change gradients.
+    """
+
+    def __init__(self, live: LiveParameters, state: State, settings: Settings, keep: bool) -> None:
+        self._live = live
+        self._state = state
+        self._wants_total = settings.gradient == "total"
+        self._copies: dict[str, Tensor] = {}
+        self.keeps = keep or settings.keep_gradient
+        self.probing = True
+
+    def probe(self) -> None:
+        """Keep a copy in the next step, to see whether something changes gradients."""
+        self.probing = True
+
+    def rebase(self, step: OpenStep) -> None:
+        """Prepare the copies for gradients to be added by an accumulating backward pass."""
+        names = list(step.kept)
+        if names and not step.rebased:
+            torch._foreach_sub_(pick(step.kept, names), self._live.gradients(names))
+            step.rebased = True
+
+    @torch.no_grad()
+    def take(self, step: OpenStep) -> None:
+        """Copy the gradients that a backward pass has brought, as far as copies are needed.
+
+        Those of 16 bits always are: there, the sum with a strong penalty would leave nothing of
+        the task gradient.
+        """
+        if step.rebased:
+            names = list(step.kept)
+            torch._foreach_add_(pick(step.kept, names), self._live.gradients(names))
+            step.rebased = False
+        if step.in_graph:
+            return
+        everything = self.keeps or (self.probing and step.watched) or step.scale is not None
+        new = [name for name in step.names if name not in step.kept]
+        gradients = dict(zip(new, self._live.gradients(new), strict=True))
+        for name, gradient in gradients.items():
+            if everything or gradient.element_size() < 4:
+                like = self._state.path_integral[name]
+                copy = self._copies.get(name)
+                if copy is None or copy.shape != like.shape or copy.dtype != like.dtype:
+                    copy = self._copies[name] = torch.empty_like(like)
+                step.kept[name] = copy.copy_(gradient)
+
+    def look(self, step: OpenStep, gradients: Sequence[Tensor]) -> None:
+        """Note whether the gradients were changed since the end of the backward pass.
+
+        :raises CallOrderError: if they were and there is no copy.
+        """
+        if not same_marks(step.gradients, gradients):
+            self._note_alteration(step)
+        if step.scale is not None:
+            self.keeps = True
+            self.take(step)
+
+    def set_apart(self, step: OpenStep) -> None:
+        """Copy what is not copied yet, so that the penalty's part need not be known later.
+
+        :raises CallOrderError: if the gradients were changed and there is no copy.
+        """
+        for name, gradient in zip(step.names, self._integrand(step), strict=True):
+            step.kept[name] = gradient.clone()
+        step.protected, step.strength, step.in_graph = [], 0.0, False
+
+    def of(self, step: OpenStep) -> list[Tensor]:
+        """Return the gradient that the path integral takes, in the dtype of the state.
+
+        :raises CallOrderError: if the gradients are gone or changed and there is no copy.
+        """
+        gradients = self._integrand(step)
+        if self.probing:
+            self.probing = False
+            if not self.keeps:
+                self._copies.clear()
+        return gradients if step.scale is None else self._unscaled(step, gradients, step.scale)
+
+    def penalty_part(self, names: Sequence[str], strength: float | Tensor) -> list[Tensor]:
+        """The penalty's gradient at the weights before the step, times a strength."""
+        anchor, importance = pick(self._state.anchor, names), pick(self._state.importance, names)
+        return formulas.penalty_gradient(self._live.before(names), anchor, importance, strength)
+
+    def _integrand(self, step: OpenStep) -> list[Tensor]:
+        """The gradient that is wanted, still scaled, by the names of the step."""
+        if not same_marks(step.gradients, self._live.gradients(self._live.names_with_gradient())):
+            self._note_alteration(step)
+        live = [name for name in step.names if name not in step.kept]
+        gradients = {
+            name: gradient.to(self._state.path_integral[name].dtype)
+            for name, gradient in zip(live, self._live.gradients(live), strict=True)
+        }
+        gradients |= step.kept
+        # Copies lack the penalty's part, live gradients have it.
+        other = [n for n in step.protected if (n in step.kept) == self._wants_total]
+        if other:
+            part = self.penalty_part(other, step.strength)
+            sign = 1.0 if self._wants_total else -1.0
+            right = torch._foreach_add(pick(gradients, other), part, alpha=sign)
+            gradients.update(zip(other, right, strict=True))
+        return pick(gradients, step.names)
+
+    def _unscaled(self, step: OpenStep, gradients: list[Tensor], scale: float) -> list[Tensor]:
+        unscaled = list(torch._foreach_div(gradients, scale))
+        # A fused optimiser skips a step by itself, with gradients that may be infinite.
+        moved = zip(self._live.weights(step.names), self._live.before(step.names), strict=True)
+        for gradient, (now, before) in zip(unscaled, moved, strict=True):
+            gradient.masked_fill_(now == before, 0.0)
+        return unscaled
+
+    def _note_alteration(self, step: OpenStep) -> None:
+        if not step.all_are_kept:
+            raise CallOrderError(
+                "The gradients were removed or changed between the penalty and "
+                "update_running_sum(), and no copy of them was kept. Clip, unscale or project them "
+                "before add_penalty_gradient(), or call watch(loss) before every backward pass and "
+                "do it whenever you like; with penalty() in the loss it is not supported. Call "
+                "zero_grad() after update_running_sum(). If it was the optimiser, as SGD with "
+                "nesterov=True and foreach does, foreach=False helps too. If it happens in some "
+                "steps, but not in the first of a task (also in Avalanche), pass "
+                "keep_gradient=True."
+            )
+        self.keeps = True
