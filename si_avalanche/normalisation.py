@@ -5,6 +5,8 @@ import re
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from si_avalanche.errors import CallOrderError
+
 
 def normalisation_layers(model: nn.Module) -> list[nn.Module]:
     """Return the normalisation layers of a model.
@@ -22,27 +24,31 @@ def normalisation_layers(model: nn.Module) -> list[nn.Module]:
     ]
 
 
-def layers_with_statistics(model: nn.Module) -> list[nn.Module]:
-    """Return the normalisation layers that keep running statistics.
+class RunningStatistics:
+    """The running statistics of a model's normalisation layers, which may be frozen.
 
     :param model: any module.
     """
-    layers = normalisation_layers(model)
-    return [layer for layer in layers if any(True for _ in layer.buffers(recurse=False))]
 
+    def __init__(self, model: nn.Module) -> None:
+        layers = normalisation_layers(model)
+        self._layers = [
+            layer for layer in layers if any(True for _ in layer.buffers(recurse=False))
+        ]
 
-def statistics_can_drift(layers: list[nn.Module]) -> bool:
-    """Whether a forward pass would change running statistics.
+    def freeze(self) -> None:
+        """Put their layers into evaluation mode, until the model's next ``train()``."""
+        for layer in self._layers:
+            layer.eval()
 
-    :param layers: what :func:`layers_with_statistics` gave.
-    """
-    return any(layer.training for layer in layers)
+    def refuse_drift(self) -> None:
+        """Refuse a step in which a forward pass may have changed them.
 
-
-def freeze_statistics(layers: list[nn.Module]) -> None:
-    """Put these layers into evaluation mode, in place, until the model's next ``train()``.
-
-    :param layers: what :func:`layers_with_statistics` gave.
-    """
-    for layer in layers:
-        layer.eval()
+        :raises CallOrderError: if a layer is in training mode.
+        """
+        if any(layer.training for layer in self._layers):
+            raise CallOrderError(
+                'With normalisation="freeze", call begin_step() after model.train() and before the '
+                "forward pass of every step: running statistics have drifted in this one. In "
+                "Avalanche, list plugins that call model.train() before SIPlugin."
+            )

@@ -115,6 +115,7 @@ class StepRecorder:
             return
         if step is None or not (goes_on or (opened_in_this_pass and in_graph)):
             step = self._open = self._begin(names, gradients)
+        self.refuse_unrecorded_step()
         self._extend(step, names, gradients)
         if in_graph:
             step.protected = [*step.protected, *_without(protected, step.protected)]
@@ -124,6 +125,7 @@ class StepRecorder:
         else:
             step.watched = step.fresh = True
             self._task_gradient.take(step)
+            self._notice_moved_weights(step)
 
     @torch.no_grad()
     def add_penalty_gradient(self, c: float, scale: float | None) -> None:
@@ -162,12 +164,8 @@ class StepRecorder:
 
     def before_optimizer_step(self) -> None:
         """Copy the weights anew if something else than the optimiser moved them since."""
-        step = self._open
-        if step is None or same_marks(step.weights, self._live.parameters(step.names)):
-            return
-        self._task_gradient.set_apart(step)
-        self._live.remember(step.names)
-        step.weights = self._live.weight_marks(step.names)
+        if self._open is not None:
+            self._notice_moved_weights(self._open)
 
     @torch.no_grad()
     def close(self) -> None:
@@ -254,6 +252,13 @@ class StepRecorder:
         step.names = [*step.names, *new]
         step.weights = [*step.weights, *self._live.weight_marks(new)]
         step.gradients = mark(gradients)
+
+    def _notice_moved_weights(self, step: OpenStep) -> None:
+        if not same_marks(step.weights, self._live.parameters(step.names)):
+            # The penalty's part can't be taken off later: it was computed at other weights.
+            self._task_gradient.set_apart(step)
+            self._live.remember(step.names)
+            step.weights = self._live.weight_marks(step.names)
 
     def _moved(self, step: OpenStep) -> bool:
         unseen = same_marks(step.weights, self._live.parameters(step.names))

@@ -2,22 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from si_avalanche import formulas
 from si_avalanche.consolidation import end_task
-from si_avalanche.errors import CallOrderError
+from si_avalanche.kept_state import KeptState
 from si_avalanche.live import LiveParameters
-from si_avalanche.normalisation import (
-    freeze_statistics,
-    layers_with_statistics,
-    statistics_can_drift,
-)
+from si_avalanche.normalisation import RunningStatistics
 from si_avalanche.optimizer_steps import OptimizerFollower
 from si_avalanche.parameters import (
     check_patterns_match,
@@ -38,7 +32,7 @@ from si_avalanche.state import State, pick
 from si_avalanche.steps import StepRecorder
 
 
-class SynapticIntelligence:
+class SynapticIntelligence(KeptState):
     """Synaptic Intelligence (Zenke, Poole & Ganguli 2017), free of any framework.
 
     In every step ``omega_k += -g_k * dtheta_k`` (eq. 3); at the end of a task
@@ -127,39 +121,6 @@ class SynapticIntelligence:
     def c(self, value: float) -> None:
         self._c = check_strength(value)
 
-    @property
-    def importance(self) -> Mapping[str, Tensor]:
-        """Omega by parameter name: the kept tensors themselves, not copies."""
-        return MappingProxyType(self._state.importance)
-
-    @property
-    def path_integral(self) -> Mapping[str, Tensor]:
-        """Omega (small) of the task in progress, by name: the kept tensors themselves."""
-        return MappingProxyType(self._state.path_integral)
-
-    @property
-    def anchor(self) -> Mapping[str, Tensor]:
-        """Theta* by parameter name: the kept tensors themselves, not copies."""
-        return MappingProxyType(self._state.anchor)
-
-    # The names under which the three-call class is known.
-    omega, running_sum, prev_params = importance, path_integral, anchor
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        """The model's parameters that are not protected, each with the reason."""
-        return MappingProxyType(self._skipped)
-
-    @property
-    def tasks(self) -> int:
-        """How many tasks have been consolidated."""
-        return self._state.tasks
-
-    @property
-    def steps(self) -> int:
-        """How many optimiser steps have been recorded in the task in progress."""
-        return self._state.steps
-
     def __repr__(self) -> str:
         """Show the options, what is protected and what is not."""
         weights = sum(tensor.numel() for tensor in self._state.importance.values())
@@ -168,11 +129,6 @@ class SynapticIntelligence:
             f"SynapticIntelligence(c={self._c}, {self._settings}, protecting {weights} weights in "
             f"{len(self._live.names)} parameters; skipped: {skipped or 'none'})"
         )
-
-    @torch.no_grad()
-    def total_importance(self) -> Tensor:
-        """Return the sum of Omega over all parameters, a scalar on the first one's device."""
-        return formulas.total(list(self._state.importance.values()))
 
     def begin_task(self, model: nn.Module | None = None) -> None:
         """Look at the model anew: new, grown, frozen, thawed or moved parameters.
@@ -190,7 +146,7 @@ class SynapticIntelligence:
         names = [name for name, _ in plain_named_parameters(model)]
         if names != self._names_in_model or not self._live.are_still_all_of(model):
             self._follow(model, self._state)
-        self._model, self._statistics = model, layers_with_statistics(model)
+        self._model, self._statistics = model, RunningStatistics(model)
         self._recorder.begin_task()
         self._task_is_open = True
 
@@ -207,7 +163,7 @@ class SynapticIntelligence:
         if not (self._task_is_open and self._live.are_still_all_of(model)):
             self.begin_task(model)
         if self._statistics_are_frozen:
-            freeze_statistics(self._statistics)
+            self._statistics.freeze()
         self._looked = True
 
     def watch(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
@@ -225,6 +181,7 @@ class SynapticIntelligence:
         :raises ModelChangedError: as :meth:`begin_task`.
         :raises ConfigurationError: if the optimiser is no ``torch.optim.Optimizer``.
         """
+        self._refuse_drift()
         self.begin_step()
         if optimizer is not None:
             self._optimizer.attach(
@@ -359,19 +316,19 @@ class SynapticIntelligence:
         self._live, self._skipped = LiveParameters(model, known), selection.skipped
         keep = self._recorder.keeps_gradients
         self._recorder = StepRecorder(self._live, state, settings, keep)
-        self._statistics = layers_with_statistics(model)
+        self._statistics = RunningStatistics(model)
         self._task_is_open = self._looked = False
 
     @property
     def _statistics_are_frozen(self) -> bool:
         return self._settings.normalisation == "freeze" and self._state.tasks > 0
 
+    def _refuse_drift(self) -> None:
+        if self._statistics_are_frozen:
+            self._statistics.refuse_drift()
+
     def _look_at_model(self) -> None:
-        if self._statistics_are_frozen and statistics_can_drift(self._statistics):
-            raise CallOrderError(
-                'With normalisation="freeze", call begin_step() before the forward pass of every '
-                "step: running statistics have drifted in this one."
-            )
+        self._refuse_drift()
         if not self._looked:
             self.begin_step()
         self._looked = False
