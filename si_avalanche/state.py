@@ -1,7 +1,7 @@
 """What Synaptic Intelligence remembers of every parameter, by name."""
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -55,19 +55,20 @@ class State:
         """Remember where a task starts that does not start at the anchor; waits for the device.
 
         :param weights: all protected weights before the first step, in the dtype of the state.
-        :param first_anchor: ``"zero"`` measures the first task from zero, wherever it starts.
+        :param first_anchor: ``"zero"`` measures the first task of a unit from zero, wherever it
+            starts; such units are known by their anchor.
         """
-        if self.tasks or first_anchor == "initial":
-            self.start = {
-                name: theta.detach().clone()
-                for name, theta in weights.items()
-                if not torch.equal(theta, self.anchor[name])
-            }
+        self.start = {}
+        for name, theta in weights.items():
+            anchor, start = self.anchor[name], theta.detach()
+            if first_anchor == "zero":
+                start = torch.where(anchor == 0, anchor, start)
+            if not torch.equal(start, anchor):
+                self.start[name] = start.clone()
 
     def fit(
         self,
         parameters: Mapping[str, nn.Parameter],
-        names_in_model: Container[str],
         first_anchor: FirstAnchor,
         replaced: Replaced,
         others: Sequence[str] = (),
@@ -76,17 +77,17 @@ class State:
 
         Units that exist already keep importance, path integral and anchor; new units start with
         importance and path integral zero, anchored at their present value (or at zero, see
-        ``first_anchor``). State of a parameter that is skipped for now is kept untouched.
+        ``first_anchor``).
 
-        :param parameters: the protected parameters by name; they are only read.
-        :param names_in_model: all parameter names of the model, skipped ones included.
+        :param parameters: the protected parameters by name, those frozen for now included; they
+            are only read.
         :param first_anchor: where new units are anchored.
         :param replaced: whether state that fits no longer is refused or dropped, with a log entry.
         :param others: names under which another layer stands, in a shape that fits.
         :raises ModelChangedError: if a parameter with state has left the model or shrunk; nothing
             has been changed then.
         """
-        misfits = self._misfits(parameters, names_in_model)
+        misfits = self._misfits(parameters)
         if misfits and replaced == "error":
             raise ModelChangedError(
                 f"{'; '.join(misfits.values())}. Layers that carry importance may only grow. Put "
@@ -107,15 +108,13 @@ class State:
         for name, parameter in parameters.items():
             self._fit_one(name, parameter.detach(), first_anchor)
 
-    def _misfits(
-        self, parameters: Mapping[str, nn.Parameter], names_in_model: Container[str]
-    ) -> dict[str, str]:
+    def _misfits(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
         """State that has no place in the model, by name, with the reason."""
         misfits = {}
         for name, old in self.importance.items():
-            if name not in names_in_model:
+            if name not in parameters:
                 misfits[name] = f"The parameter {name!r} is not in the model"
-            elif name in parameters and not _fits_into(old.shape, parameters[name].shape):
+            elif not _fits_into(old.shape, parameters[name].shape):
                 shapes = f"from {tuple(old.shape)} to {tuple(parameters[name].shape)}"
                 misfits[name] = f"The parameter {name!r} changed its shape {shapes}"
         return misfits
@@ -128,13 +127,10 @@ class State:
     def _fit_one(self, name: str, weights: Tensor, first_anchor: FirstAnchor) -> None:
         dtype = state_dtype(weights)
         zeros = torch.zeros_like(weights, dtype=dtype)
-        starts = [
-            (self.importance, zeros),
-            (self.path_integral, zeros),
-            (self.anchor, zeros if first_anchor == "zero" else weights),
-        ]
+        first = zeros if first_anchor == "zero" else weights
+        starts = [(self.importance, zeros), (self.path_integral, zeros), (self.anchor, first)]
         if name in self.start:
-            starts.append((self.start, weights))
+            starts.append((self.start, first))
         for tensors, start in starts:
             old = tensors.get(name)
             if old is not None and old.shape == weights.shape:

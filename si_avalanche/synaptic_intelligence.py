@@ -309,9 +309,13 @@ class SynapticIntelligence(KeptState):
         )
         everything = dict(plain_named_parameters(model))
         others = self._live.with_other_weights(everything) if state is self._state else ()
-        state.fit(selection.protected, everything, settings.first_anchor, settings.replaced, others)
         # A layer that is frozen for now still gets what it has earned in this task.
-        known = {name: p for name, p in everything.items() if name in state.importance}
+        known = {
+            name: parameter
+            for name, parameter in everything.items()
+            if name in selection.protected or name in state.importance
+        }
+        state.fit(known, settings.first_anchor, settings.replaced, others)
         self._model, self._state, self._names_in_model = model, state, list(everything)
         self._live, self._skipped = LiveParameters(model, known), selection.skipped
         keep = self._recorder.keeps_gradients

@@ -5,6 +5,8 @@ and 5 are computed one weight at a time.
 """
 
 from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,13 +27,37 @@ class ReferenceSI:
     importance: dict[str, list[float]] = field(default_factory=dict)
     path_integral: dict[str, list[float]] = field(default_factory=dict)
     anchor: dict[str, list[float]] = field(default_factory=dict)
+    start: dict[str, list[float]] = field(default_factory=dict)
+    is_new: dict[str, list[bool]] = field(default_factory=dict)
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
+    tasks: int = 0
+    steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, parameter in self.parameters().items():
-            values = floats(parameter)
-            self.importance[name] = [0.0 for _ in values]
-            self.path_integral[name] = [0.0 for _ in values]
-            self.anchor[name] = [0.0 for _ in values] if self.first_anchor == "zero" else values
+        self.follow()
+
+    def follow(self) -> None:
+        """Adopt new parameters and units; each keeps what it has by its place in the tensor."""
+        trainable = self.parameters()
+        for name, parameter in self.network.named_parameters():
+            if name not in trainable and name not in self.shapes:
+                continue
+            now = floats(parameter)
+            new_anchor = [0.0 for _ in now] if self.first_anchor == "zero" else now
+            old = self.shapes.get(name, torch.Size([0] * parameter.dim()))
+            table: list[tuple[dict[str, Any], list[Any]]] = [
+                (self.importance, [0.0 for _ in now]),
+                (self.path_integral, [0.0 for _ in now]),
+                (self.anchor, new_anchor),
+                (self.start, new_anchor),
+                (self.is_new, [True for _ in now]),
+            ]
+            for kept, fresh in table:
+                values = list(fresh)
+                for k, place in enumerate(places(old) if name in self.shapes else []):
+                    values[flat_index(place, parameter.shape)] = kept[name][k]
+                kept[name] = values
+            self.shapes[name] = parameter.shape
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return {
@@ -55,6 +81,12 @@ class ReferenceSI:
         ``through_graph`` says that the penalty reaches the gradients as autograd would bring it:
         a protected parameter without a task gradient gets one of the penalty alone.
         """
+        if self.steps == 0:
+            for name, parameter in self.network.named_parameters():
+                for k, theta in enumerate(floats(parameter) if name in self.importance else []):
+                    from_zero = self.first_anchor == "zero" and self.is_new[name][k]
+                    self.start[name][k] = 0.0 if from_zero else theta
+        self.steps += 1
         optimizer.zero_grad()
         task_loss.backward()
         before, task, total = {}, {}, {}
@@ -86,9 +118,12 @@ class ReferenceSI:
                 self.path_integral[name][k] += -g * (after[k] - before[name][k])
 
     def end_task(self) -> None:
-        for name, parameter in self.parameters().items():
-            for k, theta in enumerate(floats(parameter)):
-                displacement = theta - self.anchor[name][k]
+        if self.steps == 0:
+            return
+        everything = dict(self.network.named_parameters())
+        for name in self.importance:
+            for k, theta in enumerate(floats(everything[name])):
+                displacement = theta - self.start[name][k]
                 new = self.path_integral[name][k] / (displacement**2 + self.xi)
                 if self.clamp == "per_task":
                     new = max(new, 0.0)
@@ -102,6 +137,20 @@ class ReferenceSI:
                 self.importance[name][k] = accumulated
                 self.path_integral[name][k] = 0.0
                 self.anchor[name][k] = theta
+                self.is_new[name][k] = False
+        self.tasks, self.steps = self.tasks + 1, 0
+
+
+def places(shape: torch.Size) -> list[tuple[int, ...]]:
+    """All index tuples of a shape, in the order of the flattened tensor."""
+    return list(product(*(range(n) for n in shape)))
+
+
+def flat_index(place: tuple[int, ...], shape: torch.Size) -> int:
+    index = 0
+    for coordinate, size in zip(place, shape, strict=True):
+        index = index * size + coordinate
+    return index
 
 
 def floats(tensor: torch.Tensor) -> list[float]:
