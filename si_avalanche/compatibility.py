@@ -55,7 +55,8 @@ def scale_of_gradients(strategy: SupervisedTemplate) -> float | None:
     :raises ConfigurationError: if there are several enabled ones.
     """
     owners = (strategy, *strategy.plugins)
-    held = (value for owner in owners for value in vars(owner).values())
+    places = (names for owner in owners for names in (vars(owner), vars(type(owner))))
+    held = (value for names in places for value in names.values())
     scalers = {id(v): v for v in held if isinstance(v, GradScaler) and v.is_enabled()}
     if len(scalers) > 1:
         raise ConfigurationError(

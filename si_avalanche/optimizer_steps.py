@@ -1,11 +1,12 @@
 """Following an optimiser's own steps, and nothing else that happens to weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from si_avalanche.errors import ConfigurationError
+from si_avalanche.errors import CallOrderError, ConfigurationError
 
 
 class OptimizerFollower:
@@ -25,7 +26,7 @@ class OptimizerFollower:
         """Follow this optimiser, and no other.
 
         :param optimizer: any of PyTorch's, or a subclass; it gets two hooks.
-        :param before: called right before each step.
+        :param before: called right before each step, which is refused if it has a closure.
         :param after: called right after it.
         :raises ConfigurationError: if it is no ``torch.optim.Optimizer``.
         """
@@ -37,7 +38,7 @@ class OptimizerFollower:
             )
         self.detach()
         self._handles = [
-            optimizer.register_step_pre_hook(lambda *_: before()),
+            optimizer.register_step_pre_hook(partial(_begin, before)),
             optimizer.register_step_post_hook(lambda *_: after()),
         ]
 
@@ -46,3 +47,18 @@ class OptimizerFollower:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _begin(
+    before: Callable[[], None],
+    optimizer: Optimizer,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+) -> None:
+    if any(callable(value) for value in (*args, *kwargs.values())):
+        raise CallOrderError(
+            f"{type(optimizer).__name__} was given a closure: it computes gradients within its "
+            "step, perhaps several times as LBFGS does, which can't be followed. Use an optimiser "
+            "that steps along the gradients it finds."
+        )
+    before()

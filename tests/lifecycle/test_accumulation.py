@@ -7,9 +7,9 @@ import pytest
 import torch
 from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
-from torch.optim import SGD, Adam
+from torch.optim import LBFGS, SGD, Adam
 
-from si_avalanche import SIPlugin
+from si_avalanche import CallOrderError, SIPlugin
 from tests.digits import digits_benchmark, naive, network, parts, same, train, weights, with_si
 from tests.lifecycle.test_precision import Watch
 from tests.witness import Witness
@@ -161,6 +161,27 @@ def test_optimisers_may_be_replaced_or_reset(change: Callable[[Any], None], hook
 
     train(naive(network(), [Check(), plugin, Change()]), digits_benchmark().train_stream[:2])
     assert witnesses
+
+
+def test_an_optimiser_that_is_given_a_closure_is_refused_before_weights_move() -> None:
+    class WithClosure(Naive):
+        """Lets the optimiser compute gradients, as LBFGS wants."""
+
+        def closure(self) -> Any:
+            self.optimizer.zero_grad()
+            loss = self._criterion(self.forward(), self.mb_y)
+            loss.backward()
+            return loss
+
+        def optimizer_step(self) -> None:
+            self.optimizer.step(self.closure)
+
+    model = network()
+    strategy = WithClosure(**parts(model, LBFGS(model.parameters()), plugins=[SIPlugin()]))
+    before = weights(model)
+    with pytest.raises(CallOrderError, match="LBFGS was given a closure"):
+        strategy.train(digits_benchmark().train_stream[0])
+    assert same(before, weights(model))
 
 
 def test_avalanches_reset_of_the_optimiser_is_no_obstacle() -> None:

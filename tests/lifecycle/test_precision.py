@@ -11,6 +11,7 @@ from torch.amp import GradScaler
 from torch.optim import SGD, Adam
 
 from si_avalanche import CallOrderError, ConfigurationError, SIPlugin
+from si_avalanche.compatibility import scale_of_gradients
 from tests.digits import digits_benchmark, network, parts, same, train, weights, with_si
 from tests.witness import Witness
 
@@ -172,6 +173,20 @@ def test_a_scaled_loss_without_a_scaler_to_be_found_is_refused_before_weights_mo
     with pytest.raises(CallOrderError, match=r"multiplied by 1024.*GradScaler as an attribute"):
         strategy.train(digits_benchmark().train_stream[0])
     assert same(before, weights(strategy.model))
+
+
+def test_a_scaler_may_be_an_attribute_of_a_plugin_or_of_a_class() -> None:
+    class Holder(SupervisedPlugin):
+        """Keeps the scaler for the strategy."""
+
+        scaler = scaler_of(512.0)
+
+    plugin = SIPlugin()
+    strategy = mixed(plugin, None, torch.bfloat16)
+    strategy.plugins.append(Holder())
+    assert scale_of_gradients(strategy) == 512.0
+    strategy.plugins.pop()
+    assert scale_of_gradients(strategy) is None
 
 
 def test_several_scalers_are_refused() -> None:
