@@ -11,6 +11,7 @@ import torch
 from avalanche.benchmarks import classic
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 import si_avalanche
 from si_avalanche import formulas
@@ -19,6 +20,7 @@ from tests.digits import digits_benchmark
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
+AVALANCHE = (ROOT / "docs" / "avalanche.md").read_text()
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -78,6 +80,23 @@ def test_the_loops_of_the_method_page_run_and_agree() -> None:
         assert names["si"].tasks == 2
         found.append(names["si"].omega["weight"])
     torch.testing.assert_close(*found)
+
+
+def test_the_code_on_the_avalanche_page_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The page puts a module where pickle looks for it; here it is taken away again.
+    monkeypatch.setattr(torch.optim, "sgd", None, raising=False)
+    stream = digits_benchmark().train_stream[:2]
+    batches = [(x, y) for x, y, _ in DataLoader(stream[1].dataset, batch_size=32)]
+    names: dict[str, Any] = {"stream": stream, "batches": batches}
+    code = blocks(AVALANCHE, "python")
+    assert len(code) >= 10
+    for block in code:
+        exec(compile(block, "docs/avalanche.md", "exec"), names)
+    assert names["plugin"].experiences == names["done"] == 2
+    assert names["si"].steps == len(batches)
 
 
 def with_body(loop: str, body: str) -> str:

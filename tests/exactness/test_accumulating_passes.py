@@ -1,0 +1,222 @@
+"""Several watched backward passes to one step: their gradients add up, the penalty comes once."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from si_avalanche import CallOrderError, SynapticIntelligence
+from tests.witness import Witness
+
+
+class Branches(nn.Module):
+    """Two branches of which a pass may use one: the other then gets its gradient later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Linear(3, 2)
+        self.right = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, side: str) -> Tensor:
+        outputs: dict[str, Any] = {"left": self.left, "right": self.right}
+        return outputs[side](x) if side in outputs else self.left(x) + self.right(x)
+
+
+def protected(c: float = 3.0, **options: Any) -> tuple[Branches, SynapticIntelligence]:
+    """A network with importance everywhere, away from its anchor."""
+    torch.manual_seed(0)
+    network = Branches()
+    si = SynapticIntelligence(network, c=c, **options)
+    for omega in si.omega.values():
+        omega.fill_(0.5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2)
+    return network, si
+
+
+def loss_of(network: Branches, side: str, k: int) -> Tensor:
+    generator = torch.Generator().manual_seed(k)
+    return (network(torch.randn(5, 3, generator=generator), side) - 1).square().mean()
+
+
+def accumulate(
+    network: Branches,
+    si: SynapticIntelligence,
+    optimizer: SGD,
+    sides: list[str],
+    clip: bool = False,
+    follow: bool = True,
+) -> None:
+    optimizer.zero_grad()
+    for k, side in enumerate(sides):
+        loss = loss_of(network, side, k)
+        si.watch(loss, optimizer if follow else None)
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(network.parameters(), 0.3)
+        si.add_penalty_gradient()
+        if follow and k < len(sides) - 1:
+            si.update_running_sum()
+    optimizer.step()
+    si.update_running_sum()
+
+
+PASSES = [["both"] * 3, ["left", "right"], ["left", "both", "right"], ["right", "right", "left"]]
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("sides", PASSES, ids="-".join)
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_path_integral_takes_the_sum_of_what_the_passes_brought(
+    sides: list[str], follow: bool, clip: bool, keep: bool
+) -> None:
+    network, si = protected(keep_gradient=keep)
+    optimizer = SGD(network.parameters(), lr=0.05, momentum=0.5)
+    witness = Witness(network, optimizer)
+    for _ in range(4):
+        accumulate(network, si, optimizer, sides, clip, follow)
+    witness.assert_seen_by(si)
+
+
+@pytest.mark.parametrize("sides", PASSES, ids="-".join)
+def test_the_penalty_comes_once_to_every_gradient(sides: list[str]) -> None:
+    network, si = protected()
+    optimizer = SGD(network.parameters(), lr=0.0)
+    accumulate(network, si, optimizer, sides)
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    optimizer.zero_grad()
+    for k, side in enumerate(sides):
+        loss_of(network, side, k).backward()
+    si.penalty().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(found[name], parameter.grad)
+
+
+def test_gradients_zeroed_in_place_begin_a_new_step() -> None:
+    network, si = protected()
+    optimizer = SGD(network.parameters(), lr=0.05)
+    witness = Witness(network, optimizer)
+    for _ in range(3):
+        for skipped in (True, False):
+            optimizer.zero_grad(set_to_none=False)
+            witness.forget_gradients()
+            loss = loss_of(network, "both", int(skipped))
+            si.watch(loss, optimizer)
+            loss.backward()
+            si.add_penalty_gradient()
+            if not skipped:
+                optimizer.step()
+            si.update_running_sum()
+    witness.assert_seen_by(si)
+
+
+def add_gradients(raw: dict[str, Tensor], network: Branches, value: Tensor) -> None:
+    """Add the gradients of a value without touching those that the parameters hold."""
+    gradients = torch.autograd.grad(value, list(network.parameters()), retain_graph=True)
+    for name, gradient in zip(raw, gradients, strict=True):
+        raw[name] += gradient
+
+
+def assert_moved_along(
+    raw: dict[str, Tensor], network: Branches, si: SynapticIntelligence, optimizer: SGD
+) -> None:
+    """Step, and compare what is added to the path integral with these gradients."""
+    path = {name: tensor.clone() for name, tensor in si.running_sum.items()}
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer.step()
+    si.update_running_sum()
+    for name, parameter in network.named_parameters():
+        added = -raw[name] * (parameter.detach() - before[name])
+        assert added.any()
+        torch.testing.assert_close(si.running_sum[name] - path[name], added, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_gradients_of_a_watched_loss_that_go_elsewhere_are_not_counted(keep: bool) -> None:
+    network, si = protected(keep_gradient=keep)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    raw = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for k in range(3):
+        loss = loss_of(network, "both", k)
+        si.watch(loss, optimizer)
+        add_gradients(raw, network, loss)
+        loss.backward()
+        si.add_penalty_gradient()
+        if k < 2:
+            si.update_running_sum()
+    assert_moved_along(raw, network, si, optimizer)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_weights_set_anew_between_two_passes_are_where_the_step_begins(keep: bool) -> None:
+    network, si = protected(keep_gradient=keep)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    witness = Witness(network, optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        for k in range(3):
+            loss = loss_of(network, "both", k)
+            si.watch(loss, optimizer)
+            loss.backward()
+            si.add_penalty_gradient()
+            if k < 2:
+                si.update_running_sum()
+                with torch.no_grad():
+                    for parameter in network.parameters():
+                        parameter.mul_(0.9)
+        optimizer.step()
+        si.update_running_sum()
+    witness.assert_seen_by(si)
+
+
+def test_a_penalty_recorded_after_every_pass_without_a_watch_is_refused() -> None:
+    network, si = protected()
+    loss_of(network, "both", 0).backward()
+    si.add_penalty_gradient()
+    si.update_running_sum()
+    loss_of(network, "both", 1).backward()
+    with pytest.raises(CallOrderError, match="twice in one step"):
+        si.add_penalty_gradient()
+
+
+def test_a_skipped_step_whose_gradients_were_cleared_is_no_obstacle() -> None:
+    for to_none in (True, False):
+        network, si = protected()
+        optimizer = SGD(network.parameters(), lr=0.05)
+        for k in range(3):
+            optimizer.zero_grad(set_to_none=to_none)
+            loss_of(network, "both", k).backward()
+            si.add_penalty_gradient()
+            if k == 2:
+                optimizer.step()
+            si.update_running_sum()
+        assert any(path.any() for path in si.running_sum.values())
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("gradient", ["task", "total"])
+def test_gradients_left_over_when_a_task_ends_lose_the_penalty_of_that_task(
+    keep: bool, gradient: Any
+) -> None:
+    network, si = protected(keep_gradient=keep, gradient=gradient)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    accumulate(network, si, optimizer, ["both"])
+    optimizer.zero_grad()
+    raw = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for k, task_ends in ((0, True), (1, False)):
+        loss = loss_of(network, "both", k)
+        add_gradients(raw, network, loss)
+        if gradient == "total" and task_ends:
+            add_gradients(raw, network, si.penalty())
+        si.watch(loss, optimizer)
+        loss.backward()
+        si.add_penalty_gradient()
+        if task_ends:
+            si.update_running_sum()
+            si.update_omega()
+    assert_moved_along(raw, network, si, optimizer)
