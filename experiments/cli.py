@@ -17,6 +17,7 @@ from experiments.streams import SCENARIOS, STREAMS, require_data
 
 COMPARISON_SEEDS = ("0", "1", "2")
 SEARCH_SEEDS = ("100", "101", "102")
+NORMALISATION_SEEDS = ("0", "1", "2", "3", "4")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_common(tune, with_strength(), SEARCH_SEEDS)
     tune.set_defaults(run=_tune)
+    normalisation = commands.add_parser(
+        "normalisation",
+        help="compare what SI may do about normalisation layers",
+        description="Compare SI's policies for batch normalisation, each at its best strength.",
+    )
+    _add_common(normalisation, ["naive", "si"], NORMALISATION_SEEDS)
+    normalisation.set_defaults(run=_normalisation)
     report = commands.add_parser(
         "report",
         help="tell a finished comparison again",
@@ -132,6 +140,15 @@ def _tune(options: argparse.Namespace) -> int:
     from experiments.tune import tune
 
     return tune(choice, Place(str(options.data_root)), processes, _folder(options, "tune"))
+
+
+def _normalisation(options: argparse.Namespace) -> int:
+    choice = _choice(options, ["naive", "si"], "test")
+    processes = arguments.whole("number of processes", options.processes, least=1)
+    from experiments.normalisation import study
+
+    folder = _folder(options, "normalisation")
+    return study(choice, Place(str(options.data_root)), processes, folder)
 
 
 def _report(options: argparse.Namespace) -> int:

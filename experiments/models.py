@@ -10,10 +10,14 @@ from torch import nn
 from experiments.untyped import Experiences, Logits
 
 
-def _trunk(features: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
-    )
+def _trunk(features: int, hidden: int, normalised: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in (features, hidden):
+        layers.append(nn.Linear(width, hidden))
+        if normalised:
+            layers.append(nn.BatchNorm1d(hidden))
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
 
 
 class SingleHeadNetwork(nn.Module):
@@ -22,11 +26,12 @@ class SingleHeadNetwork(nn.Module):
     :param features: length of a flattened input.
     :param hidden: width of both hidden layers.
     :param outputs: number of classes.
+    :param normalised: whether batch normalisation follows each hidden layer.
     """
 
-    def __init__(self, features: int, hidden: int, outputs: int) -> None:
+    def __init__(self, features: int, hidden: int, outputs: int, normalised: bool = False) -> None:
         super().__init__()
-        self.trunk = _trunk(features, hidden)
+        self.trunk = _trunk(features, hidden, normalised)
         self.head = nn.Linear(hidden, outputs)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -45,11 +50,12 @@ class MultiHeadNetwork(MultiTaskModule):
     :param features: length of a flattened input.
     :param hidden: width of both hidden layers.
     :param outputs: number of classes of each head.
+    :param normalised: whether batch normalisation follows each hidden layer.
     """
 
-    def __init__(self, features: int, hidden: int, outputs: int) -> None:
+    def __init__(self, features: int, hidden: int, outputs: int, normalised: bool = False) -> None:
         super().__init__()
-        self.trunk = _trunk(features, hidden)
+        self.trunk = _trunk(features, hidden, normalised)
         # No masking: every head has exactly its task's classes, and the mask cannot be indexed
         # with the sets that Avalanche's own class timeline provides.
         self.head = MultiHeadClassifier(hidden, initial_out_features=outputs, masking=False)
@@ -73,7 +79,12 @@ class MultiHeadNetwork(MultiTaskModule):
 
 
 def make_model(
-    scenario: str, features: int, hidden: int, outputs: int, experiences: Experiences
+    scenario: str,
+    features: int,
+    hidden: int,
+    outputs: int,
+    experiences: Experiences,
+    normalised: bool = False,
 ) -> nn.Module:
     """Build the network of a scenario with all its heads.
 
@@ -89,11 +100,12 @@ def make_model(
     :param hidden: width of both hidden layers.
     :param outputs: number of classes of a head.
     :param experiences: the training stream, for its task labels.
+    :param normalised: whether batch normalisation follows each hidden layer.
     :return: the network, in training mode.
     """
     if scenario != "task":
-        return SingleHeadNetwork(features, hidden, outputs)
-    model = MultiHeadNetwork(features, hidden, outputs).eval()
+        return SingleHeadNetwork(features, hidden, outputs, normalised)
+    model = MultiHeadNetwork(features, hidden, outputs, normalised).eval()
     for experience in experiences:
         avalanche_model_adaptation(model, experience)
     return model.train()

@@ -33,6 +33,8 @@ class Description:
     :param strength: the method's strength, or None if it has none.
     :param damping: xi of our SI; the default is the package's.
     :param evaluation: ``"test"`` or ``"validation"``, the samples that accuracy is taken on.
+    :param normalisation: what our SI does about batch normalisation, which the network then has;
+        ``""`` for a network without.
     """
 
     stream: str
@@ -48,6 +50,7 @@ class Description:
     damping: float = 0.1
     device: str = "cpu"
     evaluation: str = "test"
+    normalisation: str = ""
 
 
 @dataclass(frozen=True)

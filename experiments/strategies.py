@@ -40,11 +40,13 @@ class Settings:
     :param strength: the method's strength; 0.0 for a method without one.
     :param damping: xi of our SI.
     :param memory: the number of samples that a replay buffer holds.
+    :param normalisation: what our SI does about normalisation layers; ``""`` for its default.
     """
 
     strength: float
     damping: float
     memory: int
+    normalisation: str = ""
 
 
 def _naive(parts: Parts, _settings: Settings) -> AvalancheStrategy:
@@ -56,7 +58,8 @@ def _naive(parts: Parts, _settings: Settings) -> AvalancheStrategy:
 def _si(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from si_avalanche import SI
 
-    return SI(**parts, c=settings.strength, xi=settings.damping)
+    policy: Parts = {"normalisation": settings.normalisation} if settings.normalisation else {}
+    return SI(**parts, c=settings.strength, xi=settings.damping, **policy)
 
 
 def _si_avalanche(parts: Parts, settings: Settings) -> AvalancheStrategy:

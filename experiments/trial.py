@@ -101,6 +101,7 @@ def _make_strategy(
         hidden=description.hidden,
         outputs=outputs(description.scenario),
         experiences=experiences,
+        normalised=bool(description.normalisation),
     )
     parts = {
         "model": model,
@@ -117,6 +118,7 @@ def _make_strategy(
         strength=description.strength or 0.0,
         damping=description.damping,
         memory=description.memory,
+        normalisation=description.normalisation,
     )
     return STRATEGIES[description.strategy].build(parts, settings)
 
