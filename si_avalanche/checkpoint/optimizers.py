@@ -37,8 +37,8 @@ def parameters_by_name(strategy: SupervisedTemplate) -> dict[str, nn.Parameter]:
 def encode_optimizer(writer: Writer, strategy: SupervisedTemplate) -> Node:
     """Return the node of the optimiser: groups by parameter names, options, state by name.
 
-    A parameter that grew in evaluation is still in the optimiser as it was; Avalanche drops its
-    state before the next experience, so it is stored without any.
+    A parameter that grew in evaluation is still in the optimiser as it was; Avalanche empties its
+    state before the next experience, so it is stored empty.
 
     :raises CheckpointError: if the optimiser trains a parameter that has no name, or holds
         something other than plain data and tensors.
@@ -47,26 +47,30 @@ def encode_optimizer(writer: Writer, strategy: SupervisedTemplate) -> Node:
     made: Mapping[str, nn.Parameter] | None = strategy.optimized_param_id
     names = {id(p): f"model.{name}" for name, p in (made or {}).items()}
     names |= {id(p): name for name, p in current.items()}
-    groups, states = [], []
+    states = []
+    for parameter, state in strategy.optimizer.state.items():
+        name = names.get(id(parameter))
+        if name is None and state:
+            raise _nameless(parameter)
+        if name in current:
+            entries = dict(state) if current[name] is parameter else {}
+            states.append([name, writer.encode(entries, f"{_PATH}.state[{name}]")])
+    groups = []
     for index, group in enumerate(strategy.optimizer.param_groups):
-        members = []
-        for parameter in group["params"]:
-            state = strategy.optimizer.state.get(parameter) or {}
-            name = names.get(id(parameter))
-            if name is not None:
-                members.append(name)
-                if current.get(name) is parameter:
-                    states.append([name, writer.encode(dict(state), f"{_PATH}.state[{name}]")])
-            elif state:
-                raise CheckpointError(
-                    f"The optimiser trains a parameter of shape {tuple(parameter.shape)} that is "
-                    "neither in the model nor in a module of the strategy or a plugin, so that it "
-                    "could not be found again. Make it a part of one of these."
-                )
+        members = [names[id(p)] for p in group["params"] if id(p) in names]
         options = {key: value for key, value in group.items() if key != "params"}
         groups.append([members, writer.encode(options, f"{_PATH}.param_groups[{index}]")])
-    name = class_name(strategy.optimizer)
-    return {"class": name, "made": made is not None, "groups": groups, "states": states}
+    kind = class_name(strategy.optimizer)
+    known = None if made is None else list(made)
+    return {"class": kind, "known": known, "groups": groups, "states": states}
+
+
+def _nameless(parameter: Tensor) -> CheckpointError:
+    return CheckpointError(
+        f"The optimiser trains a parameter of shape {tuple(parameter.shape)} that is neither in "
+        "the model nor in a module of the strategy or a plugin, so that it could not be found "
+        "again. Make it a part of one of these."
+    )
 
 
 def read_optimizer(reader: Reader, node: Node, strategy: SupervisedTemplate) -> None:
@@ -82,27 +86,56 @@ def read_optimizer(reader: Reader, node: Node, strategy: SupervisedTemplate) -> 
     if len(groups) != len(optimizer.param_groups):
         here = f"this strategy has {len(optimizer.param_groups)}"
         raise misfit(_PATH, f"has {len(groups)} parameter groups", here)
+    known = known_names(node)
+    # Grown in evaluation, so that the optimiser was not to have them yet.
+    grown = (
+        set()
+        if known is None
+        else {f"model.{n}" for n, _ in strategy.model.named_parameters() if n not in known}
+    )
     trained: set[str] = set()
     for index, ((members, options), group) in enumerate(
         zip(groups, optimizer.param_groups, strict=True)
     ):
         path = f"{_PATH}.param_groups[{index}]"
-        _check_members(members, group["params"], named, path)
+        _check_members(members, group["params"], named, grown, path)
         trained.update(members)
         values = _read_options(reader, options, group, path)
         _regroup_later(reader, group, [named[name] for name in members], values)
     _read_states(reader, node, optimizer, {name: named[name] for name in trained})
+    if known is not None:
+        ids = {n: p for n, p in strategy.model.named_parameters() if n in known}
+        reader.later(lambda: setattr(strategy, "optimized_param_id", ids))
+
+
+def known_names(node: Node) -> set[str] | None:
+    """Return the names of the model's parameters that Avalanche has put into the optimiser.
+
+    :return: ``None`` if that has not happened yet.
+    :raises CheckpointError: if the node is malformed.
+    """
+    known = node.get("known")
+    if known is None:
+        return None
+    if type(known) is not list or any(type(name) is not str for name in known):
+        raise malformed(_PATH, "the names of its parameters")
+    return set(known)
 
 
 def _check_members(
-    members: Node, params: list[nn.Parameter], named: Mapping[str, nn.Parameter], path: str
+    members: Node,
+    params: list[nn.Parameter],
+    named: Mapping[str, nn.Parameter],
+    grown: set[str],
+    path: str,
 ) -> None:
     if type(members) is not list or any(type(name) is not str for name in members):
         raise malformed(path, "its parameters' names")
     ids = {id(parameter) for parameter in params}
     here = {name for name, parameter in named.items() if id(parameter) in ids}
-    if set(members) != here or len(here) != len(members):
-        differ = ", ".join(sorted(set(members) ^ here)) or "none"
+    differing = set(members) ^ here - grown
+    if differing or len(set(members)) != len(members):
+        differ = ", ".join(sorted(differing)) or "none"
         raise misfit(path, "has other parameters", f"these are in one of the two only: {differ}")
 
 
@@ -136,7 +169,6 @@ def _read_states(
         state = reader.read(entry, ABSENT, path)
         if type(state) is not dict:
             raise malformed(path, "a dictionary was expected")
-        if state:
-            states[trained[name]] = state
+        states[trained[name]] = state
     reader.later(optimizer.state.clear)
     reader.later(lambda: optimizer.state.update(states))

@@ -11,7 +11,7 @@ from si_avalanche.checkpoint.document import Node
 from si_avalanche.checkpoint.kinds import class_name, is_stateful
 from si_avalanche.checkpoint.modules import saved_shapes
 from si_avalanche.checkpoint.nodes import ABSENT, field, malformed, misfit, pairs
-from si_avalanche.checkpoint.optimizers import encode_optimizer, read_optimizer
+from si_avalanche.checkpoint.optimizers import encode_optimizer, known_names, read_optimizer
 from si_avalanche.checkpoint.randomness import check_random_states, set_random_states
 from si_avalanche.checkpoint.reader import Reader
 from si_avalanche.checkpoint.writer import Writer, refuse_keepers
@@ -79,7 +79,7 @@ def restore_strategy(
     """
     _check_plugins(strategy, tree)
     model, optimizer = field(tree, "model", dict, "model"), field(tree, "optimizer", dict, "root")
-    made = field(optimizer, "made", bool, "optimizer")
+    made = known_names(optimizer) is not None
     shapes = saved_shapes(Reader(tensors), model, "model")
     if made:
         # Before the model grows: only then does Avalanche find grown parameters again.
