@@ -25,7 +25,8 @@ def saved_shapes(reader: "Reader", node: Node, path: str) -> list[tuple[str, tup
     :raises CheckpointError: if the node is malformed.
     """
     entries = pairs(field(node, "parameters", list, path), path, 3)
-    return [(str(name), tuple(reader.stored(value, path).shape)) for name, value, _ in entries]
+    _check_text([name for name, *_ in entries], path)
+    return [(name, tuple(reader.stored(value, path).shape)) for name, value, _ in entries]
 
 
 def read_module(reader: "Reader", node: Node, module: nn.Module, path: str) -> None:
@@ -93,14 +94,18 @@ def _read_buffers(reader: "Reader", node: Node, module: nn.Module, path: str) ->
 
 
 def _check_names(kind: str, saved: list[Any], live: list[str], path: str) -> None:
-    if any(type(name) is not str for name in saved) or len(set(saved)) != len(saved):
-        raise malformed(path, f"the names of its {kind}")
+    _check_text(saved, path)
     for label, names, here in (
         ("has", set(saved) - set(live), "this strategy's has not"),
         ("lacks", set(live) - set(saved), "this strategy's has them"),
     ):
         if names:
             raise misfit(path, f"{label} the {kind} {', '.join(sorted(names))}", here)
+
+
+def _check_text(names: list[Any], path: str) -> None:
+    if any(type(name) is not str for name in names) or len(set(names)) != len(names):
+        raise malformed(path, "its names must be texts, none of them twice")
 
 
 def _part(parts: dict[str, nn.Module], name: Value, path: str) -> nn.Module:

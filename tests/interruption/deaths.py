@@ -130,3 +130,7 @@ def in_process(name: str, folder: Path, plan: Death | None, *, keeping: bool = T
     process.join(60)
     assert process.exitcode is not None, "the training hangs"
     return process.exitcode
+
+
+for _name in TRAININGS:
+    streams_of(_name)  # once, for all forks
