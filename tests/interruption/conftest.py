@@ -1,5 +1,6 @@
 """A training saved after two experiences."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,15 @@ import torch
 
 from si_avalanche import save_training
 from tests.interruption.trainings import TRAININGS, streams_of
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _one_thread() -> Iterator[None]:
+    # Networks this small lose more by waiting for threads than they win by them.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,11 @@ def portrait(value: Any, seen: dict[int, int] | None = None) -> Any:
     parts: list[Any] = []
     if isinstance(value, Tensor):
         flags = (str(value.dtype), tuple(value.shape), value.requires_grad)
-        parts.append((flags, bytes(bits(value).tolist())))
+        parts.append((flags, bits(value).numpy().tobytes()))
     elif isinstance(value, np.ndarray):
         parts.append(value.tobytes())
     elif isinstance(value, torch.Generator):
-        parts.append(bytes(value.get_state().tolist()))
+        parts.append(value.get_state().numpy().tobytes())
     elif isinstance(value, dict):
         parts += [(portrait(k, seen), portrait(v, seen)) for k, v in value.items()]
     elif isinstance(value, list | tuple | set | frozenset):
