@@ -18,6 +18,7 @@ import psutil
 import torch
 from avalanche.benchmarks import CLExperience, CLScenario, CLStream
 from avalanche.evaluation.metrics import Accuracy, LossMetric, Mean, Sum
+from avalanche.evaluation.metrics.amca import AverageMeanClassAccuracy
 from avalanche.logging import BaseLogger
 from avalanche.training import Cumulative, LearningWithoutForgetting
 from avalanche.training.plugins import (
@@ -118,7 +119,8 @@ def is_stateful(value: object) -> bool:
 
 
 CONSTRUCTED: Mapping[str, Callable[[], Any]] = {
-    f"{make.__module__}.{make.__qualname__}": make for make in (Accuracy, LossMetric, Mean, Sum)
+    f"{make.__module__}.{make.__qualname__}": make
+    for make in (Accuracy, AverageMeanClassAccuracy, LossMetric, Mean, Sum)
 } | {f"{ParamData.__module__}.{ParamData.__qualname__}": lambda: ParamData("", shape=(0,))}
 """All objects that are made anew where the fresh strategy has none yet, by class name."""
 

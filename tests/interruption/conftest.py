@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from si_avalanche import save_training
+from tests.interruption.deaths import warm_up
 from tests.interruption.trainings import TRAININGS, streams_of
 
 
 @pytest.fixture(autouse=True, scope="package")
-def _one_thread() -> Iterator[None]:
+def _ready() -> Iterator[None]:
     # Networks this small lose more by waiting for threads than they win by them.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    warm_up()
     yield
     torch.set_num_threads(threads)
 

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,11 @@ def _with_deadly_writes(experience: int, save: Callable[[], None]) -> None:
 _context = multiprocessing.get_context("forkserver")
 # One warm process that has imported everything; each training is a fork of it.
 _context.set_forkserver_preload([__name__])
+
+
+def warm_up() -> None:
+    """Let that process import while others test."""
+    forkserver.ensure_running()
 
 
 def in_process(name: str, folder: Path, plan: Death | None, *, keeping: bool = True) -> int:

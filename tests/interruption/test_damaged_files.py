@@ -184,3 +184,18 @@ def test_a_checkpoint_behind_a_link_is_replaced_where_it_lies(saved: bytes, tmp_
     save_training(link, strategy)
     assert link.is_symlink()
     assert [entry.name for entry in place.iterdir()] == ["real.checkpoint"]
+
+
+def test_the_new_file_is_on_the_disk_before_it_replaces_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    for name in ("write", "fsync", "replace"):
+
+        def record(*arguments: Any, name: str = name, call: Any = getattr(os, name)) -> Any:
+            calls.append(name)
+            return call(*arguments)
+
+        monkeypatch.setattr(os, name, record)
+    save_training(tmp_path / "run.checkpoint", BUILD())
+    assert calls == ["write", "write", "fsync", "replace", "fsync"]

@@ -21,13 +21,14 @@ DEATHS = {
     "before the save": [Death("trained", 2)],
     "in the middle of the temporary file": [Death("write", 2, 2)],
     "in the first write of the first save": [Death("write", 1)],
-    "before the new file takes its place": [Death("replace", 3)],
+    "before the new file takes its place": [Death("replace", 2)],
     "when the new file has taken its place": [Death("replaced", 2)],
     "again and again": [
-        Death("after_backward", 1, 2),
+        Death("after_backward", 0, 2),
+        Death("replaced", 1),
         Death("write", 2, 2),
+        Death("after_training_exp", 1, late=True),
         Death("after_update", 2, 5),
-        Death("replaced", 3),
     ],
 }
 

@@ -9,7 +9,9 @@ from avalanche.benchmarks import nc_benchmark
 from avalanche.core import BasePlugin
 from avalanche.evaluation.metrics import (
     accuracy_metrics,
+    amca_metrics,
     bwt_metrics,
+    class_accuracy_metrics,
     forgetting_metrics,
     loss_metrics,
 )
@@ -73,6 +75,8 @@ def evaluator() -> EvaluationPlugin:
         loss_metrics(epoch=True, experience=True),
         forgetting_metrics(experience=True, stream=True),
         bwt_metrics(experience=True, stream=True),
+        class_accuracy_metrics(stream=True),
+        amca_metrics(),
         si_metrics(),
         loggers=[Quiet()],
     )
@@ -113,7 +117,7 @@ TRAININGS: dict[str, tuple[Training, bool]] = {
 
 def streams_of(name: str) -> tuple[Any, Any]:
     benchmark = small_benchmark(task_labels=TRAININGS[name][1])
-    return benchmark.train_stream[:4], benchmark.test_stream
+    return benchmark.train_stream[:3], benchmark.test_stream
 
 
 def outcome(strategy: Naive) -> dict[str, Any]:
