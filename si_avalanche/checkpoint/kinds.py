@@ -118,10 +118,12 @@ def is_stateful(value: object) -> bool:
     return all(callable(method) for method in methods)
 
 
+_MADE = (Accuracy, AverageMeanClassAccuracy, LossMetric, Mean, Sum)
+
 CONSTRUCTED: Mapping[str, Callable[[], Any]] = {
-    f"{make.__module__}.{make.__qualname__}": make
-    for make in (Accuracy, AverageMeanClassAccuracy, LossMetric, Mean, Sum)
-} | {f"{ParamData.__module__}.{ParamData.__qualname__}": lambda: ParamData("", shape=(0,))}
+    **{code_name(make): make for make in _MADE},
+    code_name(ParamData): lambda: ParamData("", shape=(0,)),
+}
 """All objects that are made anew where the fresh strategy has none yet, by class name."""
 
 FACTORIES: Mapping[str, Callable[[], Any] | None] = {

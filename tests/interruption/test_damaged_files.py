@@ -190,12 +190,11 @@ def test_the_new_file_is_on_the_disk_before_it_replaces_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
+
+    def recorded(name: str, call: Any) -> Any:
+        return lambda *arguments: (calls.append(name), call(*arguments))[1]
+
     for name in ("write", "fsync", "replace"):
-
-        def record(*arguments: Any, name: str = name, call: Any = getattr(os, name)) -> Any:
-            calls.append(name)
-            return call(*arguments)
-
-        monkeypatch.setattr(os, name, record)
+        monkeypatch.setattr(os, name, recorded(name, getattr(os, name)))
     save_training(tmp_path / "run.checkpoint", BUILD())
     assert calls == ["write", "write", "fsync", "replace", "fsync"]
