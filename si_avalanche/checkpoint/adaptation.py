@@ -33,16 +33,21 @@ def adapt_model(
     if others:
         orders.append([(trained, True), (others, False)])
         orders.append([(trained[:1], True), (others, False), (trained[1:], True)])
-    start, found = Snapshot(strategy), []
+    # One order needs no way back of its own: the caller has one.
+    start = Snapshot(strategy) if others else None
+    found: list[Shapes] = []
     for order in orders:
+        if found and start is not None:
+            start.restore()
         _replay(strategy, order)
         found.append(shapes(strategy.model))
         if found[-1] == saved:
             return
-        start.restore()
     for order, shape in zip(orders, found, strict=True):
         if sorted(shape) == sorted(saved):
-            _replay(strategy, order)
+            if start is not None:
+                start.restore()
+                _replay(strategy, order)
             return
     raise StateDictError(_differences(found[-1], saved))
 

@@ -89,14 +89,14 @@ def read_file(path: Path) -> bytes:
         )
     if len(content) < _HEADER:
         raise CheckpointError(f"The checkpoint {str(path)!r} is cut short in its header. {_MEND}")
-    numbers = content[len(MAGIC) :]
+    numbers, payload = content[len(MAGIC) : _HEADER], content[_HEADER:]
     version = int.from_bytes(numbers[:4], "big")
     if version != FORMAT:
         raise CheckpointError(
             f"The checkpoint {str(path)!r} has format {version}; this release reads {FORMAT}. Read "
             "it with the release that wrote it."
         )
-    size, digest, payload = int.from_bytes(numbers[4:12], "big"), numbers[12:44], numbers[44:]
+    size, digest = int.from_bytes(numbers[4:12], "big"), numbers[12:]
     if len(payload) != size:
         raise CheckpointError(
             f"The checkpoint {str(path)!r} holds {len(payload)} bytes and announces {size}: it was "

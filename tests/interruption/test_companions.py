@@ -31,6 +31,7 @@ from tests.digits import Network, naive
 from tests.interruption.portraits import portrait
 from tests.interruption.trainings import (
     TRAININGS,
+    Growing,
     Quiet,
     equal,
     evaluator,
@@ -97,6 +98,17 @@ class UnsolvedGEM(GEMPlugin):
         return gradient
 
 
+def growing_groups() -> Naive:
+    torch.manual_seed(0)
+    model = Growing()
+    parts = (model.classifier, model.features)
+    groups = [
+        {"params": part.parameters(), "lr": lr}
+        for part, lr in zip(parts, (0.05, 0.01), strict=True)
+    ]
+    return naive(model, [SIPlugin()], optimizer=SGD(groups, momentum=0.9), evaluator=evaluator)
+
+
 COMPANIONS: dict[str, Build] = {
     "EWC": lambda: BASE([EWCPlugin(1.0)]),
     "online EWC": lambda: BASE([], [EWCPlugin(1.0, mode="online", decay_factor=0.5)]),
@@ -120,6 +132,7 @@ COMPANIONS: dict[str, Build] = {
     "early stopping": lambda: BASE(
         [EarlyStoppingPlugin(1, "train_stream")], eval_every=1, train_epochs=3
     ),
+    "groups of growing layers": growing_groups,
     "no epochs": lambda: BASE(train_epochs=0),
     "one batch": lambda: BASE(train_mb_size=1000),
 }

@@ -189,10 +189,14 @@ def test_a_checkpoint_behind_a_link_is_replaced_where_it_lies(saved: bytes, tmp_
 def test_the_new_file_is_on_the_disk_before_it_replaces_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls: list[str] = []
 
     def recorded(name: str, call: Any) -> Any:
-        return lambda *arguments: (calls.append(name), call(*arguments))[1]
+        def record(*arguments: Any) -> Any:
+            calls.append(name)
+            return call(*arguments)
+
+        return record
 
     for name in ("write", "fsync", "replace"):
         monkeypatch.setattr(os, name, recorded(name, getattr(os, name)))

@@ -192,6 +192,16 @@ def test_another_strategy_is_refused_without_a_trace(
     assert whole(strategy) == before
 
 
+def test_a_parameter_that_nobody_could_find_again_is_refused(tmp_path: Path) -> None:
+    strategy = BASE()
+    stray = nn.Parameter(torch.ones(3))
+    strategy.optimizer.add_param_group({"params": [stray]})
+    stray.grad = torch.ones(3)
+    strategy.optimizer.step()
+    with pytest.raises(CheckpointError, match=r"shape \(3,\) that is neither in the model"):
+        resume_training(tmp_path / "run.checkpoint", strategy, STREAM)
+
+
 def test_a_stream_that_is_too_short_is_refused(saved: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.checkpoint"
     path.write_bytes(saved)
