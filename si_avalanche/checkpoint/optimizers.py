@@ -103,6 +103,9 @@ def read_optimizer(reader: Reader, node: Node, strategy: SupervisedTemplate) -> 
         values = _read_options(reader, options, group, path)
         _regroup_later(reader, group, [named[name] for name in members], values)
     _read_states(reader, node, optimizer, {name: named[name] for name in trained})
+    if known is not None:
+        ids = {name: p for name, p in strategy.model.named_parameters() if name in known}
+        reader.later(lambda: setattr(strategy, "optimized_param_id", ids))
 
 
 def known_names(node: Node) -> set[str] | None:

@@ -215,7 +215,9 @@ class Reader:
             return cls()
         name = field(node, "factory", str, path)
         if name not in FACTORIES:
-            raise misfit(path, f"holds a defaultdict of {name}", "this strategy has none there")
+            raise misfit(
+                path, "holds a defaultdict with a function", "here is none to take it from"
+            )
         return defaultdict(FACTORIES[name])
 
     def _handle(self, node: Node, live: Value, path: str) -> Value:

@@ -144,9 +144,7 @@ class Writer:
     def _factory(self, value: defaultdict[Any, Any], path: str) -> str:
         make = value.default_factory
         name = "None" if make is None else code_name(make)
-        if name not in FACTORIES:
-            self._need(value, path)
-        return name
+        return name if name in FACTORIES else self._need(value, path, "its own")
 
     def _item(self, value: Mapping[Any, Any], key: Value, path: str) -> list[Node]:
         place, content = f"{path}[{key!r}]", value[key]

@@ -150,6 +150,24 @@ def test_other_plugins_go_on_bit_for_bit(build: Build, tmp_path: Path) -> None:
             assert nameless(portrait(plugin)) == nameless(portrait(again)), plugin
 
 
+@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("trained", [0, 1, 3])
+def test_a_resumed_training_saves_the_very_same_file(
+    name: str, trained: int, tmp_path: Path
+) -> None:
+    build, _ = TRAININGS[name]
+    stream, evaluated = streams_of(name)
+    strategy = build()
+    for experience in stream[:trained]:
+        strategy.train(experience)
+        strategy.eval(evaluated)
+    save_training(tmp_path / "first", strategy)
+    resumed = build()
+    assert resume_training(tmp_path / "first", resumed, stream, evaluated) == trained
+    save_training(tmp_path / "second", resumed)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
 def nameless(picture: Any) -> Any:
     """A portrait without identities."""
     if isinstance(picture, tuple) and len(picture) == 3 and isinstance(picture[1], int):

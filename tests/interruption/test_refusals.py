@@ -202,6 +202,18 @@ def test_a_parameter_that_nobody_could_find_again_is_refused(tmp_path: Path) -> 
         resume_training(tmp_path / "run.checkpoint", strategy, STREAM)
 
 
+def test_data_nested_too_deeply_are_refused_by_the_save(tmp_path: Path) -> None:
+    strategy = BASE([Late(list)])
+    nest: list[Any] = []
+    strategy.plugins[0].thing = nest
+    for _ in range(5000):
+        nest.append([])
+        nest = nest[0]
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        save_training(tmp_path / "run.checkpoint", strategy)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stream_that_is_too_short_is_refused(saved: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.checkpoint"
     path.write_bytes(saved)
