@@ -263,10 +263,11 @@ def test_scalers_generators_counters_criteria_groups_and_freezing_go_on(tmp_path
     assert resumed.plugins[0].late[0] == float("inf")
 
 
-def test_a_frozen_parameter_is_frozen_again(tmp_path: Path) -> None:
+def test_what_was_frozen_is_frozen_again(tmp_path: Path) -> None:
     strategy = BASE()
     strategy.train(streams_of("one head, momentum")[0][0])
     strategy.model.features.weight.requires_grad = False
+    strategy.model.features.eval()
     save_training(tmp_path / "c", strategy)
     resumed = BASE()
     weight = resumed.model.features.weight
@@ -274,6 +275,8 @@ def test_a_frozen_parameter_is_frozen_again(tmp_path: Path) -> None:
     assert resumed.model.features.weight is weight
     assert not weight.requires_grad
     assert resumed.model.features.bias.requires_grad
+    assert not resumed.model.features.training
+    assert resumed.model.classifier.training
 
 
 class Diary(SupervisedPlugin):

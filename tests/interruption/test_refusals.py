@@ -254,6 +254,7 @@ def test_a_failure_in_the_middle_of_loading_puts_everything_back(
     for experience in stream[:2]:
         strategy.train(experience)
         strategy.eval(evaluated)
+    next(strategy.model.parameters()).requires_grad = False
     save_training(tmp_path / "c", strategy)
     fresh = build([], [Stubborn(error)])
     before = whole(fresh)
