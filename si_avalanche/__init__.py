@@ -1,7 +1,7 @@
 """Synaptic Intelligence (Zenke, Poole & Ganguli 2017) for PyTorch and Avalanche.
 
 ``SynapticIntelligence`` needs PyTorch alone: Avalanche, which takes seconds to import, is loaded
-when ``SI``, ``SIPlugin`` or ``si_metrics`` is first asked for.
+when anything else of the package (``SI``, ``SIPlugin``, ``resume_training``, ...) is asked for.
 """
 
 from importlib import import_module
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from si_avalanche.errors import (
     CallOrderError,
+    CheckpointError,
     ConfigurationError,
     ModelChangedError,
     NonFiniteError,
@@ -19,6 +20,7 @@ from si_avalanche.errors import (
 from si_avalanche.synaptic_intelligence import SynapticIntelligence
 
 if TYPE_CHECKING:
+    from si_avalanche.checkpoint import resume_training, save_training
     from si_avalanche.metrics import si_metrics
     from si_avalanche.plugin import SIPlugin
     from si_avalanche.strategy import SI
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SI",
     "CallOrderError",
+    "CheckpointError",
     "ConfigurationError",
     "ModelChangedError",
     "NonFiniteError",
@@ -36,10 +39,18 @@ __all__ = [
     "SIPlugin",
     "StateDictError",
     "SynapticIntelligence",
+    "resume_training",
+    "save_training",
     "si_metrics",
 ]
 
-_NEEDS_AVALANCHE = {"SI": "strategy", "SIPlugin": "plugin", "si_metrics": "metrics"}
+_NEEDS_AVALANCHE = {
+    "SI": "strategy",
+    "SIPlugin": "plugin",
+    "resume_training": "checkpoint",
+    "save_training": "checkpoint",
+    "si_metrics": "metrics",
+}
 
 
 def __getattr__(name: str) -> object:

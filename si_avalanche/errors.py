@@ -27,3 +27,7 @@ class NonFiniteError(SIError, ArithmeticError):
 
 class StateDictError(SIError, ValueError):
     """A state dictionary does not fit the object that should load it."""
+
+
+class CheckpointError(SIError, RuntimeError):
+    """A checkpoint cannot be read, or a training holds what a checkpoint cannot store."""
