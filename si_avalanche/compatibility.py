@@ -1,6 +1,7 @@
 """What Avalanche's strategies and streams bring, and what Synaptic Intelligence needs of them."""
 
 from avalanche.benchmarks import OnlineCLExperience
+from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedMetaLearningTemplate, SupervisedTemplate
 from avalanche.training.utils import _at_task_boundary
 from torch.amp import GradScaler
@@ -43,6 +44,25 @@ def is_end_of_task(experience: object) -> bool:
     :param experience: what the strategy has trained on.
     """
     return bool(_at_task_boundary(experience, before=False))
+
+
+def may_change_gradients(strategy: SupervisedTemplate, but: object) -> bool:
+    """Whether something between the backward pass and the optimiser's step may change gradients.
+
+    Another plugin that acts there (clipping, projection as in GEM and AGEM), perhaps in some steps
+    only, or a strategy with an optimiser step of its own.
+
+    :param strategy: the strategy that calls the plugin.
+    :param but: a plugin that does not count.
+    """
+    bystanders = (but, strategy.evaluator, strategy.clock)
+    acts = any(
+        getattr(type(plugin), hook, None) is not getattr(SupervisedPlugin, hook)
+        for plugin in strategy.plugins
+        if not any(plugin is bystander for bystander in bystanders)
+        for hook in ("after_backward", "before_update")
+    )
+    return acts or type(strategy).optimizer_step is not SupervisedTemplate.optimizer_step
 
 
 def scale_of_gradients(strategy: SupervisedTemplate) -> float | None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
+from torch import nn
 
 from si_avalanche.compatibility import (
     check_boundaries_are_known,
     check_has_task_gradients,
     is_end_of_task,
+    may_change_gradients,
     scale_of_gradients,
 )
 from si_avalanche.errors import CallOrderError, ConfigurationError
@@ -102,6 +104,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         self._si: SynapticIntelligence | None = None
         self._loaded: Mapping[str, Any] | None = None
         self._experiences = 0
+        self._others_act = False
 
     @property
     def si(self) -> SynapticIntelligence:
@@ -112,7 +115,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         if self._si is None:
             raise CallOrderError(
                 "SIPlugin has no state yet: it meets the model when strategy.train() begins its "
-                "first experience. Ask for .si after that."
+                "first experience. Ask for .si after that, or call meet(model)."
             )
         return self._si
 
@@ -124,6 +127,22 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         ``consolidate_every`` steps.
         """
         return self._experiences
+
+    def meet(self, model: nn.Module) -> None:
+        """Meet the model before training begins, so that :attr:`si` is there.
+
+        Need not be called: training does. A state that was loaded is compared with the model now.
+
+        :param model: what will be trained; it is only read. A model met before is kept.
+        :raises ParameterSelectionError: if a pattern matches nothing or nothing can be protected.
+        :raises ModelChangedError: if the model lacks a parameter of a loaded state or has it
+            smaller.
+        """
+        if self._si is None:
+            si = SynapticIntelligence(model, **vars(self._settings))
+            if self._loaded is not None:
+                si.load_state_dict(self._loaded, may_grow=True)
+            self._si, self._loaded = si, None
 
     def before_training_exp(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
@@ -138,14 +157,11 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         if self._every is None:
             check_boundaries_are_known(strategy.experience)
         self._check_is_the_same_model(strategy)
-        c = strength_of(self._strength, self._experiences)
-        if self._si is None:
-            si = SynapticIntelligence(strategy.model, c, **vars(self._settings))
-            if self._loaded is not None:
-                si.load_state_dict(self._loaded, may_grow=True)
-            self._si, self._loaded = si, None
-        self._si.begin_task(strategy.model)
-        self._si.c, self._strategy = c, weakref.ref(strategy)
+        self.meet(strategy.model)
+        self.si.c = strength_of(self._strength, self._experiences)
+        self.si.begin_task(strategy.model)
+        self._strategy = weakref.ref(strategy)
+        self._others_act = may_change_gradients(strategy, self)
 
     def before_training_iteration(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
@@ -157,7 +173,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
         """Watch for the gradient that this loss gives, and for the optimiser's step."""
-        self.si.watch(strategy.loss, strategy.optimizer)
+        self.si.watch(strategy.loss, strategy.optimizer, keep_gradient=self._others_act)
 
     def after_backward(self, strategy: SupervisedTemplate, *args: object, **kwargs: object) -> None:
         """Add the penalty's gradient to the task gradient."""

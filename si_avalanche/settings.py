@@ -50,10 +50,10 @@ class Settings:
     :param replaced: ``"error"`` refuses a model in which a layer that carries importance is gone,
         has shrunk or has another number of dimensions; ``"drop"`` forgets the state of such layers,
         and of those that were replaced by one with other weights, and logs their names.
-    :param keep_gradient: keep a copy of the task gradient in every step. Without it, a copy is made
-        in the first step of each task, and in all steps once something was seen to change the
-        gradients (clipping, scaling, projection). Needed only if that happens in some steps and
-        not in the first: then an error says so.
+    :param keep_gradient: keep a copy of the task gradient in every step. Without it, that is done
+        only where gradients may be changed after the backward pass (clipping, projection): where
+        another plugin acts there, and once it was seen to happen. Needed only if something else
+        changes them, in some steps and not in the first of a task: then an error says so.
     :raises ConfigurationError: if a value is not allowed.
     """
 

@@ -62,13 +62,16 @@ class StepRecorder:
             self._importance_marks = mark(importance)
         return self._important
 
-    def watch(self, loss: Tensor, follows_optimizer: bool) -> None:
+    def watch(self, loss: Tensor, follows_optimizer: bool, keep: bool) -> None:
         """Take the gradients at the end of the backward pass of this loss.
 
         :param loss: the task loss.
         :param follows_optimizer: whether :meth:`close` is called from within the optimiser's step,
             so that other movements of weights are none of ours.
+        :param keep: whether to keep a copy of the gradients in any case.
         """
+        if keep:
+            self._task_gradient.keeps = True
         self._follows_optimizer = follows_optimizer
         self._loss.watch(loss, lambda: self._follow_backward([], 0.0, in_graph=False))
 

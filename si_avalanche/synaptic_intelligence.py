@@ -166,7 +166,9 @@ class SynapticIntelligence(KeptState):
             self._statistics.freeze()
         self._looked = True
 
-    def watch(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
+    def watch(
+        self, loss: Tensor, optimizer: Optimizer | None = None, *, keep_gradient: bool = False
+    ) -> None:
         """Take the task gradient at the end of the backward pass of this loss.
 
         Call it between the forward and the backward pass. Then it does not matter for the path
@@ -178,6 +180,8 @@ class SynapticIntelligence(KeptState):
         :param optimizer: if given, its own steps are followed: the path integral is made of what
             moves within ``optimizer.step()``, and of nothing else. ``update_running_sum()`` then
             ends the iteration, with or without a step. The optimiser gets two hooks until then.
+        :param keep_gradient: copy the task gradient in any case. Without it, a copy is made in the
+            first step of a task, and from then on only if something has changed the gradients.
         :raises ModelChangedError: as :meth:`begin_task`.
         :raises ConfigurationError: if the optimiser is no ``torch.optim.Optimizer``.
         """
@@ -189,7 +193,7 @@ class SynapticIntelligence(KeptState):
                 before=lambda: self._recorder.before_optimizer_step(),
                 after=lambda: self._recorder.close(),
             )
-        self._recorder.watch(loss, optimizer is not None)
+        self._recorder.watch(loss, optimizer is not None, keep_gradient)
 
     def penalty(self) -> Tensor:
         """Return the surrogate loss of eq. 4, to be added to the task loss.

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from si_avalanche import resume_training, save_training
 from tests.interruption.deaths import Death, in_process
-from tests.interruption.trainings import TRAININGS, equal
+from tests.interruption.trainings import TRAININGS, equal, index_of_si, streams_of
 
 DEATHS = {
     "in the first experience": [Death("after_backward", 0, 3)],
@@ -56,3 +57,17 @@ def test_a_killed_training_resumes_bit_for_bit(
     for part, expected in uninterrupted[name].items():
         assert equal(expected, resumed[part]), part
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["outcome", "run.checkpoint"]
+
+
+def test_what_was_protected_can_be_read_as_soon_as_a_training_is_resumed(tmp_path: Path) -> None:
+    build, _ = TRAININGS["growing, AdamW"]
+    stream, _ = streams_of("growing, AdamW")
+    strategy = build()
+    strategy.train(stream[0])
+    save_training(tmp_path / "run", strategy)
+    fresh = build()
+    assert resume_training(tmp_path / "run", fresh, stream) == 1
+    fresh.plugins[index_of_si(fresh)].meet(fresh.model)
+    before, now = (s.plugins[index_of_si(s)].si.omega for s in (strategy, fresh))
+    assert any(omega.any() for omega in now.values())
+    assert equal(dict(before), dict(now))
