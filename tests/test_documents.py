@@ -42,8 +42,9 @@ def small_split_mnist(**options: Any) -> Any:
 
 
 def test_the_code_in_the_readme_runs_and_shows_what_it_says(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("avalanche.benchmarks.SplitMNIST", small_split_mnist)
     torch.manual_seed(0)
     names: dict[str, Any] = {}
