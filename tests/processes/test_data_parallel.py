@@ -33,12 +33,14 @@ TWO = [
     Loop("gradient", "mixed", "adam", wrapper=UNUSED),
     Loop("watch", "mixed", wrapper=UNUSED | VIEWS),
     Loop("gradient", "mixed", passes=2, wrapper=UNUSED),
+    Loop("watch", "mixed", "adam", passes=2, wrapper=UNUSED),
+    Loop("watch", "mixed", passes=3, clip=0.05, wrapper=UNUSED | VIEWS),
 ]
 FOUR = [
     Loop("penalty"),
     Loop("gradient", optimizer="adam"),
     Loop("watch", clip=0.05, wrapper=VIEWS),
-    Loop("watch", passes=2),
+    Loop("watch", passes=2, clip=0.05, wrapper=VIEWS),
     Loop("watch", "heads", "adam", wrapper=UNUSED),
     Loop("gradient", "mixed", wrapper=UNUSED),
 ]
