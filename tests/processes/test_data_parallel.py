@@ -20,35 +20,38 @@ TWO = [
         for use in ("penalty", "gradient", "watch")
         for o in ("momentum", "adam")
     ),
-    *(Loop(use, dtype=torch.float32) for use in ("penalty", "gradient", "watch")),
     *(Loop(use, wrapper=VIEWS) for use in ("penalty", "gradient", "watch")),
     *(Loop(use, passes=2) for use in ("penalty", "gradient", "watch")),
-    Loop("watch", passes=3, wrapper=VIEWS),
+    Loop("watch", dtype=torch.float32),
     Loop("watch", wrapper=STATIC),
-    Loop("watch", clip=0.05),
     Loop("watch", optimizer="adam", clip=0.05, wrapper=VIEWS),
     Loop("gradient", "heads", wrapper=UNUSED),
     Loop("watch", "heads", "adam", wrapper=UNUSED),
-    Loop("watch", "heads", passes=2, wrapper=UNUSED | VIEWS),
-    Loop("gradient", "mixed", "adam", wrapper=UNUSED),
     Loop("watch", "mixed", wrapper=UNUSED | VIEWS),
     Loop("gradient", "mixed", passes=2, wrapper=UNUSED),
-    Loop("watch", "mixed", "adam", passes=2, wrapper=UNUSED),
     Loop("watch", "mixed", passes=3, clip=0.05, wrapper=UNUSED | VIEWS),
 ]
 FOUR = [
     Loop("penalty"),
-    Loop("gradient", optimizer="adam"),
-    Loop("watch", clip=0.05, wrapper=VIEWS),
     Loop("watch", passes=2, clip=0.05, wrapper=VIEWS),
     Loop("watch", "heads", "adam", wrapper=UNUSED),
     Loop("gradient", "mixed", wrapper=UNUSED),
 ]
+MORE = [
+    *(Loop(use, dtype=torch.float32) for use in ("penalty", "gradient")),
+    *(Loop("watch", clip=0.05, wrapper=wrapper) for wrapper in ({}, STATIC)),
+    Loop("penalty", optimizer="adam", wrapper=STATIC),
+    Loop("watch", passes=3, wrapper=VIEWS),
+    Loop("watch", "heads", passes=2, wrapper=UNUSED | VIEWS),
+    Loop("gradient", "mixed", "adam", wrapper=UNUSED),
+    Loop("watch", "mixed", "adam", passes=2, wrapper=UNUSED),
+]
+SLOW = [pytest.param(ranks, loop, marks=pytest.mark.slow) for ranks in (2, 4) for loop in MORE]
 Together = Callable[..., list[Any]]
 
 
 @pytest.mark.parametrize(
-    ("ranks", "loop"), [*((2, loop) for loop in TWO), *((4, loop) for loop in FOUR)], ids=str
+    ("ranks", "loop"), [*((2, loop) for loop in TWO), *((4, loop) for loop in FOUR), *SLOW], ids=str
 )
 def test_all_ranks_hold_the_state_of_one_process_with_the_whole_batch(
     together: Together, ranks: int, loop: Loop
