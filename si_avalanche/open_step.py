@@ -20,6 +20,8 @@ class OpenStep:
         next one is to be added to.
     :param protected: those whose live gradient contains the penalty's.
     :param strength: the factor of the penalty's gradient in theirs.
+    :param taken_off: those from whose gradient it was taken off for an accumulating backward pass.
+    :param strength_taken_off: the factor that it had there.
     :param scale: the factor of the task loss in the gradients, as a ``GradScaler`` brings it;
         ``None`` if the gradients are not scaled.
     :param watched: whether its loss was watched.
@@ -35,6 +37,8 @@ class OpenStep:
     kept: dict[str, Tensor] = field(default_factory=dict)
     protected: list[str] = field(default_factory=list)
     strength: float | Tensor = 0.0
+    taken_off: list[str] = field(default_factory=list)
+    strength_taken_off: float | Tensor = 0.0
     scale: float | None = None
     watched: bool = False
     has_penalty: bool = False

@@ -48,6 +48,7 @@ def select_parameters(
     if normalisation == "exclude":
         layers = normalisation_layers(model)
         left_out = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    shards = {id(p) for m in model.modules() if _is_sharded(m) for p in m.parameters()}
     protected: dict[str, nn.Parameter] = {}
     skipped: dict[str, str] = {}
     for name, parameter in plain_named_parameters(model):
@@ -55,6 +56,7 @@ def select_parameters(
         if reason is None and id(parameter) in left_out:
             reason = "of a normalisation layer"
         if reason is None:
+            _refuse_what_is_not_supported(name, parameter, id(parameter) in shards)
             protected[name] = parameter
         else:
             skipped[name] = reason
@@ -119,10 +121,20 @@ def _reason_to_skip(
             return f"excluded by {pattern!r}"
     if not parameter.requires_grad:
         return "frozen (requires_grad is False)"
-    # By its marks: importing the class takes half a second.
-    if hasattr(parameter, "placements") and hasattr(parameter, "device_mesh"):
+    return None
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    """Whether a module gathers its parameters from several processes whenever it needs them."""
+    # By name: importing the classes takes half a second.
+    names = {kind.__name__ for kind in type(module).__mro__}
+    return not names.isdisjoint({"FSDPModule", "FullyShardedDataParallel"})
+
+
+def _refuse_what_is_not_supported(name: str, parameter: nn.Parameter, is_shard: bool) -> None:
+    if is_shard or (hasattr(parameter, "placements") and hasattr(parameter, "device_mesh")):
         raise ParameterSelectionError(
-            f"The parameter {name!r} is sharded over several processes (FSDP2, fully_shard), which "
+            f"The parameter {name!r} is sharded over several processes (FSDP, fully_shard), which "
             "is not supported: importance would have to be sharded with it. Use "
             "DistributedDataParallel, in which every process holds the whole state."
         )
@@ -136,7 +148,6 @@ def _reason_to_skip(
             f"The parameter {name!r} is complex ({parameter.dtype}); importance is defined for "
             f"real parameters. Leave it out with exclude=[{name!r}]."
         )
-    return None
 
 
 def _matches(name: str, pattern: str) -> bool:

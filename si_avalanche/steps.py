@@ -87,10 +87,10 @@ class StepRecorder:
     def _follow_backward(
         self, protected: list[str], strength: float | Tensor, in_graph: bool
     ) -> None:
-        before = mark(self._gradients())
         goes_on = self._open is not None and self._goes_on(self._open)
         if self._open is not None and goes_on:
             self._task_gradient.rebase(self._open)
+        before = mark(self._gradients())
         at_end_of_backward(
             partial(self._backward_ends, protected, strength, before, goes_on, in_graph)
         )
@@ -114,7 +114,7 @@ class StepRecorder:
         opened_in_this_pass = step is not None and same_marks(step.gradients, gradients)
         if same_marks(before, gradients) and (not in_graph or protected or opened_in_this_pass):
             if step is not None and goes_on:
-                self._task_gradient.take(step)
+                self._task_gradient.undo_rebase(step)
             return
         if step is None or not (goes_on or (opened_in_this_pass and in_graph)):
             step = self._open = self._begin(names, gradients)

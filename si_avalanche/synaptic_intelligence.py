@@ -174,7 +174,8 @@ class SynapticIntelligence(KeptState):
         Call it between the forward and the backward pass. Then it does not matter for the path
         integral what is done to the gradients before ``add_penalty_gradient()``: clipping,
         projection, unscaling. Gradients may also accumulate over several backward passes, each
-        with its ``watch()`` and ``add_penalty_gradient()``: the penalty is added once.
+        with its ``watch()`` and ``add_penalty_gradient()``: the penalty is in them once, and
+        not in what data-parallel processes exchange in the last pass.
 
         :param loss: the task loss; it gets a hook and is not changed.
         :param optimizer: if given, its own steps are followed: the path integral is made of what
@@ -203,7 +204,9 @@ class SynapticIntelligence(KeptState):
         loss's gradient alone; evaluated without a backward pass it leaves no trace. It is zero
         while nothing is protected. A protected head that is not in use gets a gradient of zeros
         here, which momentum and weight decay turn into movement; ``add_penalty_gradient()`` does
-        not have that effect, and is more exact in 16 bits.
+        not have that effect, and is more exact in 16 bits. With ``DistributedDataParallel`` and
+        heads that are not in use only ``add_penalty_gradient()`` works: PyTorch refuses a gradient
+        for what the forward pass did not use.
 
         :return: a scalar in the dtype of the state, on the first parameter's device.
         """

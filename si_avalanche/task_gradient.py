@@ -8,7 +8,7 @@ from torch import Tensor
 from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
 from si_avalanche.live import LiveParameters
-from si_avalanche.marks import same_marks
+from si_avalanche.marks import mark, same_marks
 from si_avalanche.open_step import OpenStep
 from si_avalanche.settings import Settings
 from si_avalanche.state import State, pick
@@ -40,12 +40,33 @@ class TaskGradient:
         """Keep a copy in the next step, to see whether something changes gradients."""
         self.probing = True
 
+    @torch.no_grad()
     def rebase(self, step: OpenStep) -> None:
-        """Prepare the copies for gradients to be added by an accumulating backward pass."""
+        """Prepare copies and gradients for an accumulating backward pass to add to them.
+
+        The penalty's part is taken off until the pass is over: processes that exchange what has
+        accumulated may have it in different parameters, those that each has used so far.
+        """
+        gradients = self._live.gradients(self._live.names_with_gradient())
+        step.taken_off = []
+        has_penalty = step.protected and step.strength and not step.in_graph
+        if has_penalty and same_marks(step.gradients, gradients):
+            self._take_off(step)
         names = list(step.kept)
         if names and not step.rebased:
             torch._foreach_sub_(pick(step.kept, names), self._live.gradients(names))
             step.rebased = True
+
+    @torch.no_grad()
+    def undo_rebase(self, step: OpenStep) -> None:
+        """Go back to what was there before, because the backward pass added nothing."""
+        self.take(step)
+        if step.taken_off:
+            step.protected, step.strength = step.taken_off, step.strength_taken_off
+            step.taken_off, step.has_penalty = [], True
+            part = self.penalty_part(step.protected, step.strength)
+            torch._foreach_add_(self._live.gradients(step.protected), part)
+            step.gradients = mark(self._live.gradients(self._live.names_with_gradient()))
 
     @torch.no_grad()
     def take(self, step: OpenStep) -> None:
@@ -107,6 +128,15 @@ class TaskGradient:
         """The penalty's gradient at the weights before the step, times a strength."""
         anchor, importance = pick(self._state.anchor, names), pick(self._state.importance, names)
         return formulas.penalty_gradient(self._live.before(names), anchor, importance, strength)
+
+    def _take_off(self, step: OpenStep) -> None:
+        part = self.penalty_part(step.protected, step.strength)
+        torch._foreach_sub_(self._live.gradients(step.protected), part)
+        kept = [name for name in step.protected if name in step.kept]
+        for live, copy in zip(self._live.gradients(kept), pick(step.kept, kept), strict=True):
+            live.copy_(copy)  # exactly, not by a difference
+        step.taken_off, step.strength_taken_off = step.protected, step.strength
+        step.protected, step.strength, step.has_penalty = [], 0.0, False
 
     def _integrand(self, step: OpenStep) -> list[Tensor]:
         """The gradient that is wanted, still scaled, by the names of the step."""

@@ -219,6 +219,30 @@ def test_a_penalty_in_some_of_the_accumulated_passes_counts_as_often_as_it_came(
         torch.testing.assert_close(some.running_sum[name], path_integral, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_watched_loss_that_sends_its_gradient_elsewhere_leaves_the_penalty_where_it_is(
+    network: nn.Module, keep: bool
+) -> None:
+    si = SynapticIntelligence(network, c=2.0, keep_gradient=keep)
+    train(network, si)
+    si.update_omega()
+    train(network, si)
+    weights = list(network.parameters())
+    network.zero_grad()
+    loss = loss_of(network)
+    si.watch(loss)
+    loss.backward()
+    si.add_penalty_gradient()
+    before = [weight.grad.clone() for weight in weights if weight.grad is not None]
+    other = loss_of(network)
+    si.watch(other)
+    torch.autograd.grad(other, weights)
+    after = [weight.grad for weight in weights if weight.grad is not None]
+    torch.testing.assert_close(after, before)
+    SGD(weights, lr=0.1).step()
+    si.update_running_sum()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_16_bits_a_strong_penalty_does_not_drown_the_task_gradient(dtype: torch.dtype) -> None:
     network = nn.Linear(3, 2).to(dtype)
