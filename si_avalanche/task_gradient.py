@@ -33,6 +33,7 @@ class TaskGradient:
         self._state = state
         self._wants_total = settings.gradient == "total"
         self._copies: dict[str, Tensor] = {}
+        self._residue: dict[str, Tensor] = {}
         self.keeps = keep or settings.keep_gradient
         self.probing = True
 
@@ -40,8 +41,20 @@ class TaskGradient:
         """Keep a copy in the next step, to see whether something changes gradients."""
         self.probing = True
 
-    def rebase(self, step: OpenStep) -> None:
-        """Prepare the copies for gradients to be added by an accumulating backward pass."""
+    @torch.no_grad()
+    def before_backward(self, step: OpenStep | None) -> None:
+        """Prepare for gradients to be added to those that are there.
+
+        :param step: the step that goes on, or ``None`` for a new one: what is there then is
+            nobody's that is known, as after a plugin's own backward passes, and does not count.
+        """
+        self._residue = {}
+        if step is None:
+            there = self._live.names_with_gradient()
+            pairs = zip(there, self._live.gradients(there), strict=True)
+            # Zeroed in place they are no residue; those set to None cost nothing here.
+            self._residue = {name: gradient.clone() for name, gradient in pairs if gradient.any()}
+            return
         names = list(step.kept)
         if names and not step.rebased:
             torch._foreach_sub_(pick(step.kept, names), self._live.gradients(names))
@@ -60,16 +73,19 @@ class TaskGradient:
             step.rebased = False
         if step.in_graph:
             return
+        residue, self._residue = self._residue, {}
         everything = self.keeps or (self.probing and step.watched) or step.scale is not None
         new = [name for name in step.names if name not in step.kept]
         gradients = dict(zip(new, self._live.gradients(new), strict=True))
         for name, gradient in gradients.items():
-            if everything or gradient.element_size() < 4:
+            if everything or gradient.element_size() < 4 or name in residue:
                 like = self._state.path_integral[name]
                 copy = self._copies.get(name)
                 if copy is None or copy.shape != like.shape or copy.dtype != like.dtype:
                     copy = self._copies[name] = torch.empty_like(like)
                 step.kept[name] = copy.copy_(gradient)
+                if name in residue:
+                    copy.sub_(residue[name])
 
     def look(self, step: OpenStep, gradients: Sequence[Tensor]) -> None:
         """Note whether the gradients were changed since the end of the backward pass.
