@@ -9,7 +9,9 @@ from si_avalanche.errors import ConfigurationError
 
 
 def check_has_task_gradients(strategy: SupervisedTemplate) -> None:
-    """Refuse meta-learning strategies: their steps follow no gradient of one task loss.
+    """Refuse strategies whose steps follow no gradient of one task loss.
+
+    Meta-learning ones do not, and those that train without an optimiser, such as StreamingLDA.
 
     :param strategy: the strategy that calls the plugin.
     :raises ConfigurationError: naming the strategy.
@@ -20,6 +22,12 @@ def check_has_task_gradients(strategy: SupervisedTemplate) -> None:
             "follow no gradient of one task loss, so there is no path to integrate, and SIPlugin "
             "can't protect anything beside it. Use it with a strategy derived from "
             "SupervisedTemplate."
+        )
+    if strategy.optimizer is None:
+        raise ConfigurationError(
+            f"{type(strategy).__name__} trains without an optimiser: no loss goes backward and no "
+            "weight follows its gradient, so there is no path to integrate and nothing to protect. "
+            "Leave SIPlugin out."
         )
 
 
