@@ -1,6 +1,8 @@
 """What Avalanche's strategies and streams bring, and what Synaptic Intelligence needs of them."""
 
 from avalanche.benchmarks import OnlineCLExperience
+from avalanche.core import BaseSGDPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedMetaLearningTemplate, SupervisedTemplate
 from avalanche.training.utils import _at_task_boundary
 from torch.amp import GradScaler
@@ -29,6 +31,27 @@ def check_has_task_gradients(strategy: SupervisedTemplate) -> None:
             "weight follows its gradient, so there is no path to integrate and nothing to protect. "
             "Leave SIPlugin out."
         )
+
+
+def others_may_change_gradients(strategy: SupervisedTemplate, plugin: BaseSGDPlugin) -> bool:
+    """Whether another plugin acts between the backward pass and the optimiser's step.
+
+    Then gradients may be changed in any step, and need not be in the first: AGEM's and GEM's
+    project only those that would harm.
+
+    :param strategy: the strategy that calls the plugins.
+    :param plugin: the one that asks.
+    """
+    others = (p for p in strategy.plugins if not (p is plugin or isinstance(p, EvaluationPlugin)))
+    return any(
+        getattr(hook, "__func__", hook) is not nothing
+        for other in others
+        for hook, nothing in (
+            (getattr(other, "after_backward", None), BaseSGDPlugin.after_backward),
+            (getattr(other, "before_update", None), BaseSGDPlugin.before_update),
+        )
+        if hook is not None
+    )
 
 
 def check_boundaries_are_known(experience: object) -> None:

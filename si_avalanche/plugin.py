@@ -12,6 +12,7 @@ from si_avalanche.compatibility import (
     check_boundaries_are_known,
     check_has_task_gradients,
     is_end_of_task,
+    others_may_change_gradients,
     scale_of_gradients,
 )
 from si_avalanche.errors import CallOrderError, ConfigurationError
@@ -57,9 +58,9 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
     :param first_anchor: ``"initial"`` or ``"zero"``.
     :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
     :param replaced: ``"error"`` or ``"drop"``.
-    :param keep_gradient: keep a copy of the task gradient in every step. Each option from ``xi`` to
-        here, with the source that uses it, is explained at
-        :class:`~si_avalanche.settings.Settings`.
+    :param keep_gradient: keep a copy of the task gradient in every step; done anyway if another
+        plugin has ``after_backward`` or ``before_update``. Each option from ``xi`` to here, with
+        the source that uses it, is explained at :class:`~si_avalanche.settings.Settings`.
     :param consolidate_every: ``None`` consolidates at the end of each task; a number n consolidates
         after every n optimiser steps instead, and a task is then what lies between (van de Ven).
         Needed for streams that do not tell where tasks end.
@@ -140,7 +141,9 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         self._check_is_the_same_model(strategy)
         c = strength_of(self._strength, self._experiences)
         if self._si is None:
-            si = SynapticIntelligence(strategy.model, c, **vars(self._settings))
+            options = dict(vars(self._settings))
+            options["keep_gradient"] |= others_may_change_gradients(strategy, self)
+            si = SynapticIntelligence(strategy.model, c, **options)
             if self._loaded is not None:
                 si.load_state_dict(self._loaded, may_grow=True)
             self._si, self._loaded = si, None
