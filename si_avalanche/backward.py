@@ -63,5 +63,6 @@ class LossWatch:
                 f"The loss was multiplied by {factor.max().item():g} on its way backward, but "
                 f"{known:g} is the factor that is known. Pass add_penalty_gradient(scale=...); "
                 "in Avalanche, keep the GradScaler as an attribute of the strategy or of one of "
-                "its plugins, or put other factors into strategy.loss itself."
+                "its plugins, and list a plugin that puts another factor into strategy.loss before "
+                "SIPlugin."
             )

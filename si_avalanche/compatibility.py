@@ -1,16 +1,20 @@
 """What Avalanche's strategies and streams bring, and what Synaptic Intelligence needs of them."""
 
 from avalanche.benchmarks import OnlineCLExperience
-from avalanche.training.plugins import SupervisedPlugin
+from avalanche.core import BaseSGDPlugin
 from avalanche.training.templates import SupervisedMetaLearningTemplate, SupervisedTemplate
 from avalanche.training.utils import _at_task_boundary
 from torch.amp import GradScaler
 
 from si_avalanche.errors import ConfigurationError
 
+_BEFORE_STEP = ("after_backward", "before_update")
+
 
 def check_has_task_gradients(strategy: SupervisedTemplate) -> None:
-    """Refuse meta-learning strategies: their steps follow no gradient of one task loss.
+    """Refuse strategies whose steps follow no gradient of one task loss.
+
+    Meta-learning ones do not, and those that train without an optimiser, such as StreamingLDA.
 
     :param strategy: the strategy that calls the plugin.
     :raises ConfigurationError: naming the strategy.
@@ -21,6 +25,12 @@ def check_has_task_gradients(strategy: SupervisedTemplate) -> None:
             "follow no gradient of one task loss, so there is no path to integrate, and SIPlugin "
             "can't protect anything beside it. Use it with a strategy derived from "
             "SupervisedTemplate."
+        )
+    if strategy.optimizer is None:
+        raise ConfigurationError(
+            f"{type(strategy).__name__} trains without an optimiser: no loss goes backward and no "
+            "weight follows its gradient, so there is no path to integrate and nothing to protect. "
+            "Leave SIPlugin out."
         )
 
 
@@ -49,20 +59,26 @@ def is_end_of_task(experience: object) -> bool:
 def may_change_gradients(strategy: SupervisedTemplate, but: object) -> bool:
     """Whether something between the backward pass and the optimiser's step may change gradients.
 
-    Another plugin that acts there (clipping, projection as in GEM and AGEM), perhaps in some steps
-    only, or a strategy with an optimiser step of its own.
+    Another plugin that acts there, perhaps in some steps only as GEM and AGEM do, which project
+    what would harm; or a strategy with a training loop, backward pass or optimiser step of its
+    own.
 
-    :param strategy: the strategy that calls the plugin.
+    :param strategy: the strategy that calls the plugins.
     :param but: a plugin that does not count.
     """
     bystanders = (but, strategy.evaluator, strategy.clock)
-    acts = any(
-        getattr(type(plugin), hook, None) is not getattr(SupervisedPlugin, hook)
-        for plugin in strategy.plugins
-        if not any(plugin is bystander for bystander in bystanders)
-        for hook in ("after_backward", "before_update")
+    others = [p for p in strategy.plugins if not any(p is bystander for bystander in bystanders)]
+    acts = any(_acts_in(hook, other) for hook in _BEFORE_STEP for other in others)
+    return acts or any(
+        getattr(type(strategy), method) is not getattr(SupervisedTemplate, method)
+        for method in ("training_epoch", "backward", "optimizer_step")
     )
-    return acts or type(strategy).optimizer_step is not SupervisedTemplate.optimizer_step
+
+
+def _acts_in(hook: str, plugin: object) -> bool:
+    call = getattr(plugin, hook, None)
+    nothing = getattr(BaseSGDPlugin, hook)
+    return call is not None and getattr(call, "__func__", call) is not nothing
 
 
 def scale_of_gradients(strategy: SupervisedTemplate) -> float | None:

@@ -59,9 +59,9 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
     :param first_anchor: ``"initial"`` or ``"zero"``.
     :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
     :param replaced: ``"error"`` or ``"drop"``.
-    :param keep_gradient: keep a copy of the task gradient in every step. Each option from ``xi`` to
-        here, with the source that uses it, is explained at
-        :class:`~si_avalanche.settings.Settings`.
+    :param keep_gradient: keep a copy of the task gradient in every step; done anyway if another
+        plugin has ``after_backward`` or ``before_update``. Each option from ``xi`` to here, with
+        the source that uses it, is explained at :class:`~si_avalanche.settings.Settings`.
     :param consolidate_every: ``None`` consolidates at the end of each task; a number n consolidates
         after every n optimiser steps instead, and a task is then what lies between (van de Ven).
         Needed for streams that do not tell where tasks end.

@@ -87,9 +87,10 @@ class StepRecorder:
     def _follow_backward(
         self, protected: list[str], strength: float | Tensor, in_graph: bool
     ) -> None:
-        goes_on = self._open is not None and self._goes_on(self._open)
-        if self._open is not None and goes_on:
-            self._task_gradient.rebase(self._open)
+        step = self._open
+        goes_on = step is not None and self._goes_on(step)
+        if goes_on or not in_graph:
+            self._task_gradient.before_backward(step if goes_on else None)
         before = mark(self._gradients())
         at_end_of_backward(
             partial(self._backward_ends, protected, strength, before, goes_on, in_graph)

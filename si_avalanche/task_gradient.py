@@ -33,6 +33,7 @@ class TaskGradient:
         self._state = state
         self._wants_total = settings.gradient == "total"
         self._copies: dict[str, Tensor] = {}
+        self._residue: dict[str, Tensor] = {}
         self.keeps = keep or settings.keep_gradient
         self.probing = True
 
@@ -41,17 +42,24 @@ class TaskGradient:
         self.probing = True
 
     @torch.no_grad()
-    def rebase(self, step: OpenStep) -> None:
-        """Prepare copies and gradients for an accumulating backward pass to add to them.
+    def before_backward(self, step: OpenStep | None) -> None:
+        """Prepare for gradients to be added to those that are there.
 
-        The penalty's part is taken off until the pass is over: processes that exchange what has
-        accumulated may have it in different parameters, those that each has used so far.
+        From a step that goes on, the penalty's part is taken off until the pass is over: processes
+        that exchange what has accumulated may have it in different parameters, those that each has
+        used so far.
+
+        :param step: the step that goes on, or ``None`` for a new one: what is there then is
+            nobody's that is known, as after a plugin's own backward passes, and does not count.
         """
-        gradients = self._live.gradients(self._live.names_with_gradient())
-        step.taken_off = []
-        has_penalty = step.protected and step.strength and not step.in_graph
-        if has_penalty and same_marks(step.gradients, gradients):
-            self._take_off(step)
+        self._residue = {}
+        if step is None:
+            there = self._live.names_with_gradient()
+            pairs = zip(there, self._live.gradients(there), strict=True)
+            # Zeroed in place they are no residue; those set to None cost nothing here.
+            self._residue = {name: gradient.clone() for name, gradient in pairs if gradient.any()}
+            return
+        self._take_penalty_off(step)
         names = list(step.kept)
         if names and not step.rebased:
             torch._foreach_sub_(pick(step.kept, names), self._live.gradients(names))
@@ -81,16 +89,19 @@ class TaskGradient:
             step.rebased = False
         if step.in_graph:
             return
+        residue, self._residue = self._residue, {}
         everything = self.keeps or (self.probing and step.watched) or step.scale is not None
         new = [name for name in step.names if name not in step.kept]
         gradients = dict(zip(new, self._live.gradients(new), strict=True))
         for name, gradient in gradients.items():
-            if everything or gradient.element_size() < 4:
+            if everything or gradient.element_size() < 4 or name in residue:
                 like = self._state.path_integral[name]
                 copy = self._copies.get(name)
                 if copy is None or copy.shape != like.shape or copy.dtype != like.dtype:
                     copy = self._copies[name] = torch.empty_like(like)
                 step.kept[name] = copy.copy_(gradient)
+                if name in residue:
+                    copy.sub_(residue[name])
 
     def look(self, step: OpenStep, gradients: Sequence[Tensor]) -> None:
         """Note whether the gradients were changed since the end of the backward pass.
@@ -129,7 +140,11 @@ class TaskGradient:
         anchor, importance = pick(self._state.anchor, names), pick(self._state.importance, names)
         return formulas.penalty_gradient(self._live.before(names), anchor, importance, strength)
 
-    def _take_off(self, step: OpenStep) -> None:
+    def _take_penalty_off(self, step: OpenStep) -> None:
+        step.taken_off = []
+        gradients = self._live.gradients(self._live.names_with_gradient())
+        if step.in_graph or not step.protected or not same_marks(step.gradients, gradients):
+            return
         part = self.penalty_part(step.protected, step.strength)
         torch._foreach_sub_(self._live.gradients(step.protected), part)
         kept = [name for name in step.protected if name in step.kept]

@@ -72,8 +72,8 @@ def parts(model: nn.Module, optimizer: Optimizer | None = None, **more: Any) -> 
     }
 
 
-def silent_evaluator() -> EvaluationPlugin:
-    return EvaluationPlugin(loggers=[_Silent()])
+def silent_evaluator(*metrics: Any) -> EvaluationPlugin:
+    return EvaluationPlugin(*metrics, loggers=[_Silent()])
 
 
 class _Silent:
