@@ -127,3 +127,14 @@ def test_the_table_in_the_readme_is_that_of_the_committed_run() -> None:
         assert f"{mean:.1f} ± {half:.1f}" in line
         if row["scenario"] == "domain":
             assert f" {float(row['time_ratio']):.2f}" in line.replace("*", "")
+
+
+def test_the_table_of_normalisation_policies_is_that_of_the_committed_run() -> None:
+    with (ROOT / "docs" / "compare" / "normalisation-digits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for row in rows:
+        label = "Naive" if row["policy"] == "naive" else f'`"{row["policy"]}"`'
+        line = next(line for line in AVALANCHE.splitlines() if line.startswith(f"| {label} |"))
+        assert f"| {row['accuracy']}" in line
+        assert f"| {row['forgetting']} |" in line
