@@ -54,17 +54,26 @@ class State:
     def note_start(self, weights: Mapping[str, Tensor], first_anchor: FirstAnchor) -> None:
         """Remember where a task starts that does not start at the anchor; waits for the device.
 
+        Names of parameters that carry importance are logged: the penalty will pull them back.
+
         :param weights: all protected weights before the first step, in the dtype of the state.
         :param first_anchor: ``"zero"`` measures the first task of a unit from zero, wherever it
             starts; such units are known by their anchor.
         """
-        self.start = {}
+        known, self.start = self.start, {}
         for name, theta in weights.items():
             anchor, start = self.anchor[name], theta.detach()
             if first_anchor == "zero":
                 start = torch.where(anchor == 0, anchor, start)
             if not torch.equal(start, anchor):
                 self.start[name] = start.clone()
+        pulled = [n for n in self.start if n not in known and self.importance[n].any()]
+        if pulled:
+            _log.warning(
+                "This task starts with other weights than the last one ended with: %s. The penalty "
+                "pulls them back to the anchor; displacement is measured from where they are now.",
+                ", ".join(pulled),
+            )
 
     def fit(
         self,

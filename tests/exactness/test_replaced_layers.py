@@ -144,7 +144,9 @@ def displacement_seen(si: SynapticIntelligence, path: Tensor, name: str) -> Tens
     return (path / si.omega[name] - 0.1).clamp(min=0).sqrt()
 
 
-def test_a_task_that_starts_away_from_the_anchor_is_displaced_from_where_it_starts() -> None:
+def test_a_task_that_starts_away_from_the_anchor_is_displaced_from_where_it_starts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = make()
     si = SynapticIntelligence(model, clamp="none", decay=0.0)
     train(model, si)
@@ -154,8 +156,11 @@ def test_a_task_that_starts_away_from_the_anchor_is_displaced_from_where_it_star
         for parameter in model.parameters():
             parameter.mul_(-1.0)
     start = model[0].weight.detach().clone()
+    assert not caplog.records
     train(model, si, steps=2)
     assert set(si.state_dict()["start"]) == set(si.omega)
+    (record,) = caplog.records
+    assert all(name in record.getMessage() for name in si.omega)
     other = SynapticIntelligence(model, clamp="none", decay=0.0)
     other.load_state_dict(si.state_dict())
     train(model, other, steps=2)
