@@ -124,6 +124,9 @@ MALFORMED: dict[str, Change] = {
     ].append(["params", 1]),
     "the state of no parameter": put("optimizer", "states", 0, 0, value="model.nothing"),
     "a state that is no dictionary": put("optimizer", "states", 0, 1, value=4),
+    "a gradient by text": put("model", "parameters", 0, 2, value="yes"),
+    "known parameters of numbers": put("optimizer", "known", value=[1]),
+    "members that are numbers": put("optimizer", "groups", 0, 0, value=[1]),
     "random states of text": put(*RANDOM, 0, 1, value="x"),
     "random states lacking": put("random", value={"is": "dict", "id": 903, "items": []}),
 }
@@ -151,6 +154,10 @@ MISFITTING: dict[str, Change] = {
         tree["optimizer"]["groups"][0]
     ),
     "an option lacking": lambda tree, _: tree["optimizer"]["groups"][0][1]["items"].pop(0) and None,
+    "a part that is not there": put("model", "modes", 0, 0, value="nowhere"),
+    "members twice": lambda tree, _: tree["optimizer"]["groups"][0][0].append(
+        tree["optimizer"]["groups"][0][0][0]
+    ),
     "a parameter of another shape": swap("t0", lambda t: t[:, :3]),
     "a parameter of another dtype": swap("t0", lambda t: t.double()),
     "the state of SI of another shape": damage_si,
