@@ -18,7 +18,7 @@ class KeptState:
     """
 
     _state: State
-    _skipped: dict[str, str]
+    _skipped: Mapping[str, str]
 
     @property
     def importance(self) -> Mapping[str, Tensor]:

@@ -1,6 +1,7 @@
 """Synaptic Intelligence for any PyTorch loop: the life of a task, step by step."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,16 +9,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from si_avalanche import formulas
+from si_avalanche.binding import Binding, bind
 from si_avalanche.consolidation import end_task
 from si_avalanche.kept_state import KeptState
-from si_avalanche.live import LiveParameters
 from si_avalanche.normalisation import RunningStatistics
 from si_avalanche.optimizer_steps import OptimizerFollower
-from si_avalanche.parameters import (
-    check_patterns_match,
-    plain_named_parameters,
-    select_parameters,
-)
+from si_avalanche.parameters import check_patterns_match
 from si_avalanche.serialization import check_same_parameters, state_from_dict, state_to_dict
 from si_avalanche.settings import (
     Clamp,
@@ -76,6 +73,9 @@ class SynapticIntelligence(KeptState):
     :raises ParameterSelectionError: if a pattern matches no parameter or nothing can be protected.
     """
 
+    _bound: Binding
+    _recorder: StepRecorder
+
     def __init__(
         self,
         model: nn.Module,
@@ -107,10 +107,7 @@ class SynapticIntelligence(KeptState):
         )
         check_patterns_match(model, (*(include or ()), *exclude))
         self._optimizer = OptimizerFollower()
-        self._model, self._names_in_model = model, list[str]()
-        self._state, self._live = State(), LiveParameters(nn.Module(), {})
-        self._recorder = StepRecorder(self._live, self._state, self._settings)
-        self._follow(model, self._state)
+        self._follow(model, State())
 
     @property
     def c(self) -> float:
@@ -127,7 +124,7 @@ class SynapticIntelligence(KeptState):
         skipped = ", ".join(f"{name} ({reason})" for name, reason in self._skipped.items())
         return (
             f"SynapticIntelligence(c={self._c}, {self._settings}, protecting {weights} weights in "
-            f"{len(self._live.names)} parameters; skipped: {skipped or 'none'})"
+            f"{len(self._bound.live.names)} parameters; skipped: {skipped or 'none'})"
         )
 
     def begin_task(self, model: nn.Module | None = None) -> None:
@@ -142,11 +139,10 @@ class SynapticIntelligence(KeptState):
             ``replaced`` is ``"error"``.
         :raises ParameterSelectionError: if nothing is left to protect.
         """
-        model = self._model if model is None else model
-        names = [name for name, _ in plain_named_parameters(model)]
-        if names != self._names_in_model or not self._live.are_still_all_of(model):
-            self._follow(model, self._state)
-        self._model, self._statistics = model, RunningStatistics(model)
+        model = self._bound.model if model is None else model
+        if not self._bound.is_up_to_date_with(model):
+            self._follow(model, self._state, self._bound)
+        self._bound = replace(self._bound, model=model, statistics=RunningStatistics(model))
         self._recorder.begin_task()
         self._task_is_open = True
 
@@ -159,11 +155,11 @@ class SynapticIntelligence(KeptState):
         :param model: the model, if it is another object than before.
         :raises ModelChangedError: as :meth:`begin_task`.
         """
-        model = self._model if model is None else model
-        if not (self._task_is_open and self._live.are_still_all_of(model)):
+        model = self._bound.model if model is None else model
+        if not (self._task_is_open and self._bound.live.are_still_all_of(model)):
             self.begin_task(model)
         if self._statistics_are_frozen:
-            self._statistics.freeze()
+            self._bound.statistics.freeze()
         self._looked = True
 
     def watch(
@@ -215,7 +211,7 @@ class SynapticIntelligence(KeptState):
         names = recorder.important_names() if c else []
         if names:
             anchor, importance = pick(state.anchor, names), pick(state.importance, names)
-            value = formulas.penalty(self._live.weights(names), anchor, importance, c)
+            value = formulas.penalty(self._bound.live.weights(names), anchor, importance, c)
         else:
             first = next(iter(state.anchor.values()))
             value = first.new_zeros((), requires_grad=True)
@@ -267,7 +263,7 @@ class SynapticIntelligence(KeptState):
         """
         self._recorder.end_task()
         if self._state.steps:
-            end_task(self._live, self._state, self._settings)
+            end_task(self._bound.live, self._state, self._settings)
         self._task_is_open = self._looked = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -295,39 +291,21 @@ class SynapticIntelligence(KeptState):
         state = state_from_dict(state_dict)
         if not may_grow:
             check_same_parameters(state, self._state, self._skipped)
-        self._follow(self._model, state)
+        self._follow(self._bound.model, state)
 
     def continues(self, model: nn.Module) -> bool:
         """Whether a model is the one that is protected, or goes on from its weights.
 
         :param model: any module; it is only read. Waits for the device if it is another one.
         """
-        if self._live.have_something_of(model):
-            return True
-        parameters = dict(plain_named_parameters(model))
-        same_names = parameters.keys() >= set(self._live.names)
-        return same_names and not self._live.with_other_weights(parameters)
+        return self._bound.continues_in(model)
 
-    def _follow(self, model: nn.Module, state: State) -> None:
+    def _follow(self, model: nn.Module, state: State, before: Binding | None = None) -> None:
         """Bind a state to a model; raises before anything is changed."""
-        settings = self._settings
-        selection = select_parameters(
-            model, settings.include, settings.exclude, settings.normalisation
-        )
-        everything = dict(plain_named_parameters(model))
-        others = self._live.with_other_weights(everything) if state is self._state else ()
-        # A layer that is frozen for now still gets what it has earned in this task.
-        known = {
-            name: parameter
-            for name, parameter in everything.items()
-            if name in selection.protected or name in state.importance
-        }
-        state.fit(known, settings.first_anchor, settings.replaced, others)
-        self._model, self._state, self._names_in_model = model, state, list(everything)
-        self._live, self._skipped = LiveParameters(model, known), selection.skipped
-        keep = self._recorder.keeps_gradients
-        self._recorder = StepRecorder(self._live, state, settings, keep)
-        self._statistics = RunningStatistics(model)
+        bound = bind(model, state, self._settings, before)
+        keep = self._recorder.keeps_gradients if before else False
+        self._recorder = StepRecorder(bound.live, state, self._settings, keep)
+        self._bound, self._state, self._skipped = bound, state, bound.skipped
         self._task_is_open = self._looked = False
 
     @property
@@ -336,7 +314,7 @@ class SynapticIntelligence(KeptState):
 
     def _refuse_drift(self) -> None:
         if self._statistics_are_frozen:
-            self._statistics.refuse_drift()
+            self._bound.statistics.refuse_drift()
 
     def _look_at_model(self) -> None:
         self._refuse_drift()
