@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.core import BasePlugin
@@ -22,10 +24,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 
-from si_avalanche import SIPlugin, si_metrics
+from si_avalanche import SIPlugin, resume_training, save_training, si_metrics
 from tests.digits import LabelledTensors, Network, naive
 
 Training = Callable[..., Naive]
+Build = Callable[[], Any]
 
 
 @cache
@@ -160,3 +163,38 @@ def equal(one: Any, other: Any) -> bool:
 
 def bits(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def train(build: Build, path: Path, stream: Any, evaluated: Any, *, stop: int | None = None) -> Any:
+    """Train to the end, with a break and a new strategy after some experiences if asked."""
+    strategy = build()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    done = 0
+    while done < len(stream):
+        if done == stop:
+            save_training(path, strategy)
+            strategy = build()
+            torch.manual_seed(99)
+            np.random.seed(99)
+            assert resume_training(path, strategy, stream, evaluated) == done
+        elif stop is not None and done == 0:
+            assert resume_training(path, strategy, stream, evaluated) == 0
+        strategy.train(stream[done])
+        strategy.eval(evaluated)
+        done += 1
+    return strategy
+
+
+def goes_on(build: Build, path: Path, stream: Any = None, stop: int = 2) -> tuple[Any, Any]:
+    """Compare an interrupted training with one that was not."""
+    usual, evaluated = streams_of("one head, momentum")
+    stream = usual if stream is None else stream
+    whole = train(build, path, stream, evaluated)
+    resumed = train(build, path, stream, evaluated, stop=stop)
+    for part, expected in outcome(whole).items():
+        assert equal(expected, outcome(resumed)[part]), part
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in whole.optimizer.param_groups]
+    again = [{k: v for k, v in g.items() if k != "params"} for g in resumed.optimizer.param_groups]
+    assert equal(groups, again)
+    return whole, resumed
