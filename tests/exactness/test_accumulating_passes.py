@@ -97,13 +97,15 @@ def test_the_penalty_comes_once_to_every_gradient(sides: list[str]) -> None:
         torch.testing.assert_close(found[name], parameter.grad)
 
 
-def test_gradients_zeroed_in_place_begin_a_new_step() -> None:
-    network, si = protected()
+@pytest.mark.parametrize("to_none", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_gradients_cleared_after_a_skipped_step_begin_a_new_one(keep: bool, to_none: bool) -> None:
+    network, si = protected(keep_gradient=keep)
     optimizer = SGD(network.parameters(), lr=0.05)
     witness = Witness(network, optimizer)
     for _ in range(3):
         for skipped in (True, False):
-            optimizer.zero_grad(set_to_none=False)
+            optimizer.zero_grad(set_to_none=to_none)
             witness.forget_gradients()
             loss = loss_of(network, "both", int(skipped))
             si.watch(loss, optimizer)
@@ -149,6 +151,43 @@ def test_gradients_of_a_watched_loss_that_go_elsewhere_are_not_counted(keep: boo
         si.add_penalty_gradient()
         if k < 2:
             si.update_running_sum()
+    assert_moved_along(raw, network, si, optimizer)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_penalty_is_not_in_the_gradients_while_a_pass_accumulates_onto_them(keep: bool) -> None:
+    """What data-parallel processes exchange in the last pass is the task's alone."""
+    network, si = protected(keep_gradient=keep)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    accumulate(network, si, optimizer, ["both"])
+    optimizer.zero_grad()
+    seen: list[Tensor] = []
+    raw = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for k in range(3):
+        loss = loss_of(network, "both", k)
+        add_gradients(raw, network, loss)
+        si.watch(loss, optimizer)
+        loss.backward()
+        assert network.left.bias.grad is not None
+        seen.append(network.left.bias.grad.clone())
+        torch.testing.assert_close(seen[-1], raw["left.bias"], rtol=1e-5, atol=1e-7)
+        si.add_penalty_gradient()
+        assert not torch.allclose(seen[-1], network.left.bias.grad)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_gradients_that_others_left_behind_are_not_taken_for_the_loss(keep: bool) -> None:
+    network, si = protected(keep_gradient=keep)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    accumulate(network, si, optimizer, ["both"])
+    raw = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    optimizer.zero_grad()
+    (10 * loss_of(network, "left", 7)).backward()
+    loss = loss_of(network, "both", 1)
+    add_gradients(raw, network, loss)
+    si.watch(loss, optimizer)
+    loss.backward()
+    si.add_penalty_gradient()
     assert_moved_along(raw, network, si, optimizer)
 
 

@@ -132,12 +132,17 @@ def test_the_total_gradient_is_that_of_loss_and_penalty_before_any_clipping() ->
         torch.testing.assert_close(found[1][name], plain, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("where", ["option", "watch"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_change_in_some_steps_only_is_refused_until_copies_are_asked_for(when: str) -> None:
+def test_a_change_in_some_steps_only_is_refused_until_copies_are_asked_for(
+    when: str, where: str
+) -> None:
     for keep in (False, True):
         torch.manual_seed(0)
         network = nn.Linear(3, 2)
-        si = consolidated(network, keep_gradient=keep)
+        si = consolidated(network, keep_gradient=keep and where == "option")
+        if keep and where == "watch":
+            si.watch(loss_of(network), keep_gradient=True)
         optimizer = SGD(network.parameters(), lr=0.05)
         witness = Witness(network, optimizer)
         steps(network, si, optimizer, None, None, follow=True)

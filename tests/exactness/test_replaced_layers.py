@@ -129,8 +129,27 @@ def test_a_copy_of_the_model_is_no_other_model(caplog: pytest.LogCaptureFixture)
         si.begin_task(twin)
     assert not caplog.text
     assert si.continues(twin)
+    assert si.continues(twin.double())
     assert not si.continues(make())
     assert not si.continues(nn.Linear(3, 4))
+
+
+def test_a_model_continues_if_it_shares_a_layer_or_starts_with_the_same_weights() -> None:
+    model = make()
+    si = SynapticIntelligence(model)
+    sharing = make()
+    sharing[0] = model[0]
+    sharing[2] = nn.Linear(4, 2)
+    assert si.continues(sharing)
+    larger: Any = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5))
+    assert not si.continues(larger)
+    with torch.no_grad():
+        larger[0].load_state_dict(model[0].state_dict())
+        larger[2].weight[:2], larger[2].bias[:2] = model[2].weight, model[2].bias
+    assert si.continues(larger)
+    smaller: Any = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    smaller[0].load_state_dict(model[0].state_dict())
+    assert not si.continues(smaller)
 
 
 @pytest.mark.parametrize("value", ["keep", None, True])
