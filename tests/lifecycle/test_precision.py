@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import SGD, Adam
 
-from si_avalanche import CallOrderError, ConfigurationError, SIPlugin
+from si_avalanche import CallOrderError, ConfigurationError, NonFiniteError, SIPlugin
 from si_avalanche.compatibility import scale_of_gradients
 from tests.digits import digits_benchmark, network, parts, same, train, weights, with_si
 from tests.witness import Witness
@@ -225,3 +225,26 @@ def test_parameters_of_every_floating_precision(dtype: torch.dtype, state: torch
     train(strategy, digits_benchmark().train_stream[:2])
     assert {t.dtype for t in (*plugin.si.omega.values(), *plugin.si.anchor.values())} == {state}
     assert plugin.si.total_importance() > 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_turns_non_finite_is_not_consolidated(value: float) -> None:
+    class Spoil(SupervisedPlugin):
+        """Lets the loss of one iteration diverge."""
+
+        def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+            if plugin.experiences == 1 and strategy.clock.train_exp_iterations == 5:
+                strategy.loss = strategy.loss * value
+
+    plugin = SIPlugin(c=1.0)
+    strategy = with_si(network(), plugin)
+    strategy.plugins.insert(0, Spoil())
+    stream = digits_benchmark().train_stream
+    train(strategy, stream[:1])
+    before = plugin.state_dict()["si"]
+    with pytest.raises(NonFiniteError, match=r"classifier\.weight"):
+        strategy.train(stream[1])
+    after = plugin.state_dict()["si"]
+    for kind in ("importance", "anchor"):
+        assert same(before[kind], after[kind])
+    assert after["tasks"] == plugin.experiences == 1
