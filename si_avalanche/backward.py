@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.autograd import Variable
 
 from si_avalanche.errors import CallOrderError
+
+_MANY = 1024.0
+"""More backward passes than anybody accumulates to one step."""
 
 
 def at_end_of_backward(call: Callable[[], None]) -> None:
@@ -27,6 +31,7 @@ class LossWatch:
     def __init__(self) -> None:
         self._awaited = False
         self._factor: Tensor | None = None
+        self._excess: Tensor | None = None
 
     def watch(self, loss: Tensor, begins: Callable[[], None]) -> None:
         """Await the backward pass of a loss.
@@ -39,8 +44,9 @@ class LossWatch:
             self._awaited, self._factor = False, factor.detach()
             begins()
 
-        self._awaited = True
-        loss.register_hook(hook)
+        self._awaited = loss.requires_grad
+        if loss.requires_grad:
+            loss.register_hook(hook)
 
     def check(self, scale: float | None, look: bool) -> None:
         """Refuse a loss that did not go backward, or times a factor that nobody knows of.
@@ -57,12 +63,38 @@ class LossWatch:
                 "list that plugin before SIPlugin."
             )
         factor, self._factor = self._factor, None
+        if factor is None:
+            return
         known = 1.0 if scale is None else scale
-        if look and factor is not None and bool((factor > known * 1.001).any()):
+        if look and known >= _MANY and bool((factor <= 1.0).all()):
             raise CallOrderError(
-                f"The loss was multiplied by {factor.max().item():g} on its way backward, but "
-                f"{known:g} is the factor that is known. Pass add_penalty_gradient(scale=...); "
-                "in Avalanche, keep the GradScaler as an attribute of the strategy or of one of "
-                "its plugins, and list a plugin that puts another factor into strategy.loss before "
-                "SIPlugin."
+                f"A GradScaler with the scale {known:g} was found, but the loss went backward "
+                f"times {factor.max().item():g}: it was not scaled. Scale it, or take the scaler "
+                "away."
             )
+        excess = factor.max() / known
+        if look or excess.device.type == "cpu":
+            _refuse_excess(excess)
+        else:
+            old = excess if self._excess is None else self._excess
+            self._excess = torch.maximum(old, excess)
+
+    def check_all(self) -> None:
+        """Refuse a factor that :meth:`check` has not looked at; waits for the device.
+
+        :raises CallOrderError: if one was larger than what was known.
+        """
+        if self._excess is not None:
+            _refuse_excess(self._excess)
+            self._excess = None
+
+
+def _refuse_excess(excess: Tensor) -> None:
+    # An infinite one makes gradients that the optimiser's step or the consolidation refuses.
+    if 1.001 < excess < float("inf"):
+        raise CallOrderError(
+            f"The loss was multiplied by {excess.item():g} on its way backward, over and above "
+            "what is known. Pass add_penalty_gradient(scale=...); in Avalanche, keep the "
+            "GradScaler as an attribute of the strategy or of one of its plugins, and list a "
+            "plugin that puts another factor into strategy.loss before SIPlugin."
+        )

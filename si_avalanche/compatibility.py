@@ -5,6 +5,7 @@ from avalanche.core import BaseSGDPlugin
 from avalanche.training.templates import SupervisedMetaLearningTemplate, SupervisedTemplate
 from avalanche.training.utils import _at_task_boundary
 from torch.amp import GradScaler
+from torch.amp.grad_scaler import OptState
 
 from si_avalanche.errors import ConfigurationError
 
@@ -81,13 +82,14 @@ def _acts_in(hook: str, plugin: object) -> bool:
     return call is not None and getattr(call, "__func__", call) is not nothing
 
 
-def scale_of_gradients(strategy: SupervisedTemplate) -> float | None:
-    """Return the factor by which a ``GradScaler`` of the strategy scales gradients.
+def scales_of_gradients(strategy: SupervisedTemplate) -> tuple[float | None, float | None]:
+    """Return the factors that a ``GradScaler`` of the strategy has put into gradients and loss.
 
     It is found among the attributes of the strategy and of its plugins.
 
     :param strategy: the strategy that calls the plugin.
-    :return: the factor, or ``None`` without an enabled scaler.
+    :return: the factor that the gradients have now, which is 1 once they have been unscaled, and
+        the one that the loss had; ``None`` without an enabled scaler that has scaled anything.
     :raises ConfigurationError: if there are several enabled ones.
     """
     owners = (strategy, *strategy.plugins)
@@ -99,4 +101,10 @@ def scale_of_gradients(strategy: SupervisedTemplate) -> float | None:
             f"The strategy and its plugins hold {len(scalers)} enabled GradScalers; SIPlugin can't "
             "tell which one scales strategy.loss. Keep one."
         )
-    return next((scaler.get_scale() for scaler in scalers.values()), None)
+    used = [scaler for scaler in scalers.values() if scaler._scale is not None]
+    if not used:
+        return None, None
+    scale = used[0].get_scale()
+    # There is no public way to ask whether gradients have been unscaled.
+    stage = used[0]._per_optimizer_states.get(id(strategy.optimizer), {}).get("stage")
+    return (1.0 if stage is OptState.UNSCALED else scale), scale

@@ -13,12 +13,13 @@ from si_avalanche.state import State, pick
 
 
 @torch.no_grad()
-def end_task(live: LiveParameters, state: State, settings: Settings) -> None:
+def end_task(live: LiveParameters, state: State, settings: Settings, sees_every_step: bool) -> None:
     """Consolidate a task in which steps were recorded (eq. 5).
 
     :param live: the protected parameters at the end of the task; they are only read.
     :param state: changed in place: importance, anchor, path integral and counters.
     :param settings: damping, clamp and decay.
+    :param sees_every_step: whether no step can have been missed.
     :raises CallOrderError: if weights moved but no recorded step shows it; nothing has changed.
     :raises NonFiniteError: if weights or importance are not finite; nothing has changed.
     """
@@ -26,8 +27,8 @@ def end_task(live: LiveParameters, state: State, settings: Settings) -> None:
     weights, anchor = live.weights(names), pick(state.anchor, names)
     displacement = state.displacement(names, weights)
     importance, path_integral = pick(state.importance, names), pick(state.path_integral, names)
-    from_start = state.tasks > 0 or settings.first_anchor == "initial"
-    if from_start and _any(displacement) and not _any(path_integral):
+    doubtful = not sees_every_step and (state.tasks > 0 or settings.first_anchor == "initial")
+    if doubtful and _any(displacement) and not _any(path_integral):
         raise CallOrderError(
             f"Weights moved, but none of the {state.steps} recorded steps shows it: call "
             "update_running_sum() after the optimiser's step, and penalty() in the loss or "

@@ -101,6 +101,15 @@ class LiveParameters:
         """The copies that :meth:`remember` made, in the dtype of the state."""
         return [self._before[name] for name in names]
 
+    def has_kept(self, name: str, other: "LiveParameters") -> bool:
+        """Whether the very parameter of this name was that of another look at the model."""
+        return self._parameters[name] is other._parameters.get(name)
+
+    def copy_before(self, other: "LiveParameters", names: Sequence[str]) -> None:
+        """Take over copies of weights from another look at the model."""
+        for mine, theirs in zip(self.before(names), other.before(names), strict=True):
+            mine.copy_(theirs)
+
     def have_moved(self, names: Sequence[str]) -> bool:
         """Whether a weight differs from its copy; waits for the device."""
         pairs = zip(self.weights(names), self.before(names), strict=True)

@@ -22,8 +22,11 @@ class OpenStep:
     :param strength: the factor of the penalty's gradient in theirs.
     :param taken_off: those from whose gradient it was taken off for an accumulating backward pass.
     :param strength_taken_off: the factor that it had there.
-    :param scale: the factor of the task loss in the gradients, as a ``GradScaler`` brings it;
-        ``None`` if the gradients are not scaled.
+    :param raw: whether copies are what the live gradients were before the penalty's was added.
+    :param scale: the factor of the task loss in the copies, as a ``GradScaler`` brings it; ``None``
+        if there is none.
+    :param taken_from_live: what of that factor the live gradients no longer had when the penalty's
+        was added, because they had been unscaled.
     :param watched: whether its loss was watched.
     :param has_penalty: whether the penalty has been dealt with, be it zero.
     :param in_graph: whether it came by autograd; there are no copies then.
@@ -39,7 +42,9 @@ class OpenStep:
     strength: float | Tensor = 0.0
     taken_off: list[str] = field(default_factory=list)
     strength_taken_off: float | Tensor = 0.0
+    raw: bool = False
     scale: float | None = None
+    taken_from_live: float = 1.0
     watched: bool = False
     has_penalty: bool = False
     in_graph: bool = False

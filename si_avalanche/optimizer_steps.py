@@ -37,10 +37,16 @@ class OptimizerFollower:
                 "SynapticIntelligence in a loop of your own."
             )
         self.detach()
-        self._handles = [
-            optimizer.register_step_pre_hook(partial(_begin, before)),
-            optimizer.register_step_post_hook(lambda *_: after()),
-        ]
+        try:
+            self._handles = [
+                optimizer.register_step_pre_hook(partial(_begin, before)),
+                optimizer.register_step_post_hook(lambda *_: after()),
+            ]
+        except AttributeError as error:
+            raise ConfigurationError(
+                f"{type(optimizer).__name__} takes no hooks ({error}), so that its steps can't be "
+                "followed. Let its constructor call super().__init__()."
+            ) from error
 
     def detach(self) -> None:
         """Stop following; harmless if nothing is followed."""

@@ -14,7 +14,7 @@ from si_avalanche.compatibility import (
     check_has_task_gradients,
     is_end_of_task,
     may_change_gradients,
-    scale_of_gradients,
+    scales_of_gradients,
 )
 from si_avalanche.errors import CallOrderError, ConfigurationError
 from si_avalanche.schedule import Strength, check_every, check_schedule, strength_of
@@ -154,6 +154,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
             another model.
         """
         check_has_task_gradients(strategy)
+        self._check_is_the_only_one(strategy)
         if self._every is None:
             check_boundaries_are_known(strategy.experience)
         self._check_is_the_same_model(strategy)
@@ -177,7 +178,8 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
 
     def after_backward(self, strategy: SupervisedTemplate, *args: object, **kwargs: object) -> None:
         """Add the penalty's gradient to the task gradient."""
-        self.si.add_penalty_gradient(scale_of_gradients(strategy))
+        now, on_its_way = scales_of_gradients(strategy)
+        self.si.add_penalty_gradient(now, loss_scale=on_its_way)
 
     def after_training_iteration(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
@@ -235,8 +237,15 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         self.si.update_omega()
         self._experiences += 1
 
+    def _check_is_the_only_one(self, strategy: SupervisedTemplate) -> None:
+        if any(isinstance(plugin, SIPlugin) and plugin is not self for plugin in strategy.plugins):
+            raise ConfigurationError(
+                "The strategy has two SIPlugins: each would take the other's penalty for something "
+                "that is done to the gradients. Keep one; c may be a list or a function."
+            )
+
     def _check_is_the_same_model(self, strategy: SupervisedTemplate) -> None:
-        if self._si is None or self._strategy is None or self._strategy() is strategy:
+        if self._si is None or (self._strategy is not None and self._strategy() is strategy):
             return
         if not self._si.continues(strategy.model):
             raise ConfigurationError(

@@ -14,6 +14,8 @@ VERSION = 1
 
 _TENSORS = ("importance", "path_integral", "anchor", "start")
 _COUNTS = ("tasks", "steps")
+_FLAG = "alters"
+_FLAG_VALUES = {-1: None, 0: False, 1: True}
 
 
 def state_to_dict(state: State) -> dict[str, Any]:
@@ -22,7 +24,9 @@ def state_to_dict(state: State) -> dict[str, Any]:
         kind: {name: tensor.clone() for name, tensor in getattr(state, kind).items()}
         for kind in _TENSORS
     }
-    return {"version": VERSION, **tensors, "tasks": state.tasks, "steps": state.steps}
+    counts = {kind: getattr(state, kind) for kind in _COUNTS}
+    flag = -1 if state.alters is None else int(state.alters)
+    return {"version": VERSION, **tensors, **counts, _FLAG: flag}
 
 
 def state_from_dict(entries: Mapping[str, Any]) -> State:
@@ -32,16 +36,21 @@ def state_from_dict(entries: Mapping[str, Any]) -> State:
     :raises StateDictError: if entries are missing, extra, of a wrong kind, at odds with each
         other, or written by a newer version.
     """
-    check_entries(entries, (*_TENSORS, *_COUNTS), "SynapticIntelligence")
+    check_entries(entries, (*_TENSORS, *_COUNTS, _FLAG), "SynapticIntelligence")
     for kind in _TENSORS:
         _check_tensors(kind, entries[kind], entries["importance"])
     for kind in _COUNTS:
         check_count(kind, entries[kind])
+    flag = entries[_FLAG]
+    if type(flag) is not int or flag not in _FLAG_VALUES:
+        raise StateDictError(f"{_FLAG!r} must be -1, 0 or 1, got {flag!r}.")
     copies = {
         kind: {name: tensor.detach().clone() for name, tensor in entries[kind].items()}
         for kind in _TENSORS
     }
-    return State(**copies, tasks=entries["tasks"], steps=entries["steps"])
+    return State(
+        **copies, alters=_FLAG_VALUES[flag], tasks=entries["tasks"], steps=entries["steps"]
+    )
 
 
 def check_same_parameters(loaded: State, current: State, skipped: Container[str] = ()) -> None:

@@ -35,6 +35,8 @@ class State:
     :param anchor: theta*, the weights at the end of the last task.
     :param start: the weights at the start of the task in progress, of those parameters only that
         were no longer at their anchor then, because something else than training had set them.
+    :param alters: whether something was seen to change gradients after the backward pass; ``None``
+        if nobody has looked yet in this task.
     :param tasks: how many tasks have been consolidated.
     :param steps: optimiser steps recorded in the task in progress.
     """
@@ -43,6 +45,7 @@ class State:
     path_integral: dict[str, Tensor] = field(default_factory=dict)
     anchor: dict[str, Tensor] = field(default_factory=dict)
     start: dict[str, Tensor] = field(default_factory=dict)
+    alters: bool | None = None
     tasks: int = 0
     steps: int = 0
 

@@ -23,27 +23,25 @@ class StepRecorder:
     :param live: the protected parameters.
     :param state: importance and anchor are read, the path integral is changed in place.
     :param settings: whose gradient the path integral takes, and whether a copy is always kept.
-    :param keep: whether something is known to change gradients, so that copies are needed.
     """
 
-    def __init__(
-        self, live: LiveParameters, state: State, settings: Settings, keep: bool = False
-    ) -> None:
+    def __init__(self, live: LiveParameters, state: State, settings: Settings) -> None:
         self._live = live
         self._state = state
         self._settings = settings
-        self._task_gradient = TaskGradient(live, state, settings, keep)
+        self._task_gradient = TaskGradient(live, state, settings)
         self._open: OpenStep | None = None
         self._idle: OpenStep | None = None
         self._loss = LossWatch()
         self._follows_optimizer = False
+        self._is_void = False
         self._importance_marks: Marks = []
         self._important: list[str] = []
 
     @property
-    def keeps_gradients(self) -> bool:
-        """Whether something was seen to change gradients."""
-        return self._task_gradient.keeps
+    def sees_every_step(self) -> bool:
+        """Whether the optimiser's own steps are followed."""
+        return self._follows_optimizer
 
     def begin_task(self) -> None:
         """Look again, in the first step to come, whether something changes gradients."""
@@ -70,9 +68,8 @@ class StepRecorder:
             so that other movements of weights are none of ours.
         :param keep: whether to keep a copy of the gradients in any case.
         """
-        if keep:
-            self._task_gradient.keeps = True
-        self._follows_optimizer = follows_optimizer
+        self._state.alters = True if keep else self._state.alters
+        self._follows_optimizer, self._is_void = follows_optimizer, False
         self._loss.watch(loss, lambda: self._follow_backward([], 0.0, in_graph=False))
 
     def penalty_goes_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
@@ -132,28 +129,34 @@ class StepRecorder:
             self._notice_moved_weights(step)
 
     @torch.no_grad()
-    def add_penalty_gradient(self, c: float, scale: float | None) -> None:
+    def add_penalty_gradient(self, c: float, scale: float | None, loss_scale: float | None) -> None:
         """Add the penalty's gradient to the gradients in place; open a step if none is open.
 
         :param c: the strength.
-        :param scale: the factor of the task loss in the gradients, or ``None`` if there is none.
+        :param scale: the factor that the gradients have now, or ``None`` if there is none.
+        :param loss_scale: the factor that the loss had on its way backward.
         :raises CallOrderError: if no gradient exists, these gradients have it already, or they
             were changed and no copy was kept.
         """
         names = self._live.names_with_gradient()
+        if not names and self._follows_optimizer:
+            # Nothing came, or somebody has thrown it away: an iteration without a step.
+            self._open, self._is_void = None, True
+            return
         if not names:
             raise CallOrderError(
                 "add_penalty_gradient() found no gradient: call it after the task loss's "
                 "backward() and before the optimiser's step()."
             )
-        self._loss.check(scale, look=self._task_gradient.probing)
+        self._loss.check(loss_scale, look=self._task_gradient.probing)
         gradients, step = self._live.gradients(names), self._open
         if step is None or not step.fresh:
             self._refuse_second_penalty(gradients)
             step = self._begin(names, gradients)
-            step.scale = scale
+            step.scale = loss_scale
             self._task_gradient.take(step)
-        step.scale = scale
+        step.scale = loss_scale
+        step.taken_from_live = 1.0 if loss_scale is None else loss_scale / (scale or 1.0)
         self._task_gradient.look(step, gradients)
         wanted = set(self.important_names() if c else ()) & set(names)
         protected = [n for n in _without(step.names, step.protected) if n in wanted]
@@ -179,6 +182,8 @@ class StepRecorder:
             was kept.
         """
         step = self._open
+        if self._is_void and not self._gradients():
+            return
         if step is None or not step.has_penalty:
             raise CallOrderError(
                 "update_running_sum() has no step to record: in every step, also of the first "
@@ -204,9 +209,10 @@ class StepRecorder:
         :raises CallOrderError: if something did.
         """
         step = self._open
-        if step is None or same_marks(step.weights, self._live.parameters(step.names)):
+        if step is None:
             return
-        if self._live.have_moved(step.names):
+        seen = not same_marks(step.weights, self._live.parameters(step.names))
+        if (seen or not self._state.steps) and self._live.have_moved(step.names):
             raise CallOrderError(
                 "Weights moved in an iteration in which the optimiser that is followed made no "
                 "step. In Avalanche SIPlugin follows strategy.optimizer: let that one make the "
@@ -236,9 +242,38 @@ class StepRecorder:
         if step is None or not (self._follows_optimizer and step.has_penalty):
             self._open = None
             return
-        # What is in the gradients belongs to the penalty of the task that ends.
-        self._task_gradient.set_apart(step)
-        step.protected = list(step.names)
+        if not self._task_gradient.loosen(step):
+            self._open = None
+
+    def check_before_consolidation(self) -> None:
+        """Look at what was not looked at in steps, so as not to wait for the device there.
+
+        :raises CallOrderError: if a loss was multiplied by a factor that was not known.
+        """
+        self._loss.check_all()
+
+    def take_over(self, other: "StepRecorder", same_penalty: bool) -> None:
+        """Go on with the step that another recorder of the same model has open.
+
+        :param other: the recorder in use until now.
+        :param same_penalty: whether importance and anchor are those that it had.
+        :raises CallOrderError: if the penalty is another one, the gradients were changed and there
+            is no copy.
+        """
+        step, here = other._open, set(self._live.names)
+        self._follows_optimizer, self._loss = other._follows_optimizer, other._loss
+        if step is None or not (same_penalty or other._task_gradient.loosen(step)):
+            return
+        unchanged = same_marks(step.gradients, other._gradients())
+        survivors = [n for n in step.names if n in here and self._live.has_kept(n, other._live)]
+        self._live.copy_before(other._live, survivors)
+        marks = dict(zip(step.names, step.weights, strict=True))
+        step.weights = [marks[name] for name in survivors]
+        step.names, step.protected = survivors, _within(step.protected, survivors)
+        step.kept = {name: copy for name, copy in step.kept.items() if name in survivors}
+        gradients = mark(self._gradients())
+        step.gradients = gradients if unchanged else [(tensor, -1) for tensor, _ in gradients]
+        self._open = step if survivors else None
 
     def _begin(self, names: list[str], gradients: Sequence[Tensor]) -> OpenStep:
         self.refuse_unrecorded_step()
@@ -296,6 +331,11 @@ class StepRecorder:
                 "update_running_sum(); if the optimiser skipped its step, call that as well and "
                 "clear the gradients."
             )
+
+
+def _within(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    wanted = set(others)
+    return [name for name in names if name in wanted]
 
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -220,21 +220,24 @@ class SynapticIntelligence(KeptState):
             value.register_hook(hook)
         return value
 
-    def add_penalty_gradient(self, scale: float | None = None) -> None:
+    def add_penalty_gradient(
+        self, scale: float | None = None, *, loss_scale: float | None = None
+    ) -> None:
         """Add the gradient of eq. 4 to the gradients that exist, in place, and copy the weights.
 
         ``p.grad += 2 * c * Omega * (theta - theta*)``, without a graph; nothing is computed while
         nothing is protected. A parameter whose gradient is ``None`` keeps ``None``. Call it in
         every step, between the task loss's backward pass and the optimiser's step.
 
-        :param scale: the factor that the gradients have and the optimiser's step takes off again,
-            ``scaler.get_scale()`` of a ``GradScaler``; the penalty's gradient gets it too, and the
-            path integral is free of it.
+        :param scale: the factor that the gradients have now and the optimiser's step takes off
+            again, ``scaler.get_scale()`` of a ``GradScaler``; the penalty's gradient gets it too.
+        :param loss_scale: the factor that the loss had on its way backward, if the gradients of a
+            watched loss have been unscaled since. The path integral is free of both.
         :raises CallOrderError: if no gradient exists, these gradients have it already, or the
             watched loss was multiplied by more than ``scale``.
         """
         self._look_at_model()
-        self._recorder.add_penalty_gradient(self._c, scale)
+        self._recorder.add_penalty_gradient(self._c, scale, loss_scale or scale)
 
     def update_running_sum(self) -> None:
         """Add the step just made to the path integral (eq. 3), in place.
@@ -261,9 +264,11 @@ class SynapticIntelligence(KeptState):
             recorded step at all, because it was called before the optimiser's step.
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
         """
+        self._recorder.check_before_consolidation()
         self._recorder.end_task()
         if self._state.steps:
-            end_task(self._bound.live, self._state, self._settings)
+            seen = self._recorder.sees_every_step
+            end_task(self._bound.live, self._state, self._settings, seen)
         self._task_is_open = self._looked = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -303,8 +308,10 @@ class SynapticIntelligence(KeptState):
     def _follow(self, model: nn.Module, state: State, before: Binding | None = None) -> None:
         """Bind a state to a model; raises before anything is changed."""
         bound = bind(model, state, self._settings, before)
-        keep = self._recorder.keeps_gradients if before else False
-        self._recorder = StepRecorder(bound.live, state, self._settings, keep)
+        recorder = StepRecorder(bound.live, state, self._settings)
+        if hasattr(self, "_recorder"):
+            recorder.take_over(self._recorder, same_penalty=before is not None)
+        self._recorder = recorder
         self._bound, self._state, self._skipped = bound, state, bound.skipped
         self._task_is_open = self._looked = False
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
 from si_avalanche.live import LiveParameters
-from si_avalanche.marks import mark, same_marks
+from si_avalanche.marks import mark, same_marks, share_tensors
 from si_avalanche.open_step import OpenStep
 from si_avalanche.settings import Settings
 from si_avalanche.state import State, pick
@@ -25,21 +25,29 @@ class TaskGradient:
     :param live: the protected parameters.
     :param state: importance and anchor; only read.
     :param settings: whose gradient is wanted, and whether a copy is always kept.
-    :param keep: whether something is known to change gradients.
     """
 
-    def __init__(self, live: LiveParameters, state: State, settings: Settings, keep: bool) -> None:
+    def __init__(self, live: LiveParameters, state: State, settings: Settings) -> None:
         self._live = live
         self._state = state
-        self._wants_total = settings.gradient == "total"
+        self._settings = settings
         self._copies: dict[str, Tensor] = {}
         self._residue: dict[str, Tensor] = {}
-        self.keeps = keep or settings.keep_gradient
-        self.probing = True
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a copy is kept in every step."""
+        return self._settings.keep_gradient or bool(self._state.alters)
+
+    @property
+    def probing(self) -> bool:
+        """Whether a copy is kept in the step to come, to see whether gradients are changed."""
+        return self._state.alters is None
 
     def probe(self) -> None:
-        """Keep a copy in the next step, to see whether something changes gradients."""
-        self.probing = True
+        """Keep a copy in the first step of a task, to see whether something changes gradients."""
+        if not (self._state.alters or self._state.steps):
+            self._state.alters = None
 
     @torch.no_grad()
     def before_backward(self, step: OpenStep | None) -> None:
@@ -55,9 +63,11 @@ class TaskGradient:
         self._residue = {}
         if step is None:
             there = self._live.names_with_gradient()
-            pairs = zip(there, self._live.gradients(there), strict=True)
+            gradients = self._live.gradients(there)
             # Zeroed in place they are no residue; those set to None cost nothing here.
-            self._residue = {name: gradient.clone() for name, gradient in pairs if gradient.any()}
+            if _any(gradients):
+                pairs = zip(there, gradients, strict=True)
+                self._residue = {name: gradient.clone() for name, gradient in pairs}
             return
         self._take_penalty_off(step)
         names = list(step.kept)
@@ -108,10 +118,11 @@ class TaskGradient:
 
         :raises CallOrderError: if they were and there is no copy.
         """
-        if not same_marks(step.gradients, gradients):
+        step.raw = same_marks(step.gradients, gradients)
+        if not step.raw:
             self._note_alteration(step)
         if step.scale is not None:
-            self.keeps = True
+            self._state.alters = True
             self.take(step)
 
     def set_apart(self, step: OpenStep) -> None:
@@ -119,21 +130,53 @@ class TaskGradient:
 
         :raises CallOrderError: if the gradients were changed and there is no copy.
         """
-        for name, gradient in zip(step.names, self._integrand(step), strict=True):
+        total = self._settings.gradient == "total"
+        for name, gradient in zip(step.names, self._integrand(step, total), strict=True):
             step.kept[name] = gradient.clone()
-        step.protected, step.strength, step.in_graph = [], 0.0, False
+        step.protected, step.strength, step.in_graph, step.raw = [], 0.0, False, False
+
+    def loosen(self, step: OpenStep) -> bool:
+        """Take the penalty off the gradients of a step that may go on under another penalty.
+
+        :return: whether there is anything left of its gradients.
+        :raises CallOrderError: if the gradients were changed and there is no copy.
+        """
+        gradients = self._live.gradients(self._live.names_with_gradient())
+        unchanged = same_marks(step.gradients, gradients)
+        if not share_tensors(step.gradients, gradients) or not (unchanged or _any(gradients)):
+            return False
+        task = [gradient.clone() for gradient in self._integrand(step, total=False)]
+        self._take_penalty_off(step)
+        # What could not be taken off must not be added to.
+        step.protected, step.strength = step.names if step.protected else [], 0.0
+        step.kept = dict(zip(step.names, task, strict=True))
+        step.in_graph = step.raw = False
+        if unchanged:
+            step.gradients = mark(gradients)
+        return True
 
     def of(self, step: OpenStep) -> list[Tensor]:
         """Return the gradient that the path integral takes, in the dtype of the state.
 
+        Where the weight did not move it is zero if it is a copy: a step that was skipped, by a
+        fused optimiser or a guard, may have left it infinite.
+
         :raises CallOrderError: if the gradients are gone or changed and there is no copy.
         """
-        gradients = self._integrand(step)
-        if self.probing:
-            self.probing = False
+        gradients = self._integrand(step, self._settings.gradient == "total")
+        if self.probing and step.watched:
+            self._state.alters = False
             if not self.keeps:
                 self._copies.clear()
-        return gradients if step.scale is None else self._unscaled(step, gradients, step.scale)
+        if step.scale is not None:
+            gradients = list(torch._foreach_div(gradients, step.scale))
+        if step.kept:
+            moved = zip(self._live.weights(step.names), self._live.before(step.names), strict=True)
+            gradients = [
+                gradient.masked_fill(now == before, 0.0) if name in step.kept else gradient
+                for name, gradient, (now, before) in zip(step.names, gradients, moved, strict=True)
+            ]
+        return gradients
 
     def penalty_part(self, names: Sequence[str], strength: float | Tensor) -> list[Tensor]:
         """The penalty's gradient at the weights before the step, times a strength."""
@@ -147,14 +190,15 @@ class TaskGradient:
             return
         part = self.penalty_part(step.protected, step.strength)
         torch._foreach_sub_(self._live.gradients(step.protected), part)
-        kept = [name for name in step.protected if name in step.kept]
-        for live, copy in zip(self._live.gradients(kept), pick(step.kept, kept), strict=True):
-            live.copy_(copy)  # exactly, not by a difference
+        if step.raw:
+            kept = [name for name in step.protected if name in step.kept]
+            for live, copy in zip(self._live.gradients(kept), pick(step.kept, kept), strict=True):
+                live.copy_(copy)  # exactly, not by a difference
         step.taken_off, step.strength_taken_off = step.protected, step.strength
         step.protected, step.strength, step.has_penalty = [], 0.0, False
 
-    def _integrand(self, step: OpenStep) -> list[Tensor]:
-        """The gradient that is wanted, still scaled, by the names of the step."""
+    def _integrand(self, step: OpenStep, total: bool) -> list[Tensor]:
+        """The gradient of the task, or in total, still scaled, by the names of the step."""
         if not same_marks(step.gradients, self._live.gradients(self._live.names_with_gradient())):
             self._note_alteration(step)
         live = [name for name in step.names if name not in step.kept]
@@ -164,21 +208,13 @@ class TaskGradient:
         }
         gradients |= step.kept
         # Copies lack the penalty's part, live gradients have it.
-        other = [n for n in step.protected if (n in step.kept) == self._wants_total]
+        other = [n for n in step.protected if (n in step.kept) == total]
         if other:
             part = self.penalty_part(other, step.strength)
-            sign = 1.0 if self._wants_total else -1.0
-            right = torch._foreach_add(pick(gradients, other), part, alpha=sign)
+            factor = step.taken_from_live if total else -1.0
+            right = torch._foreach_add(pick(gradients, other), part, alpha=factor)
             gradients.update(zip(other, right, strict=True))
         return pick(gradients, step.names)
-
-    def _unscaled(self, step: OpenStep, gradients: list[Tensor], scale: float) -> list[Tensor]:
-        unscaled = list(torch._foreach_div(gradients, scale))
-        # A fused optimiser skips a step by itself, with gradients that may be infinite.
-        moved = zip(self._live.weights(step.names), self._live.before(step.names), strict=True)
-        for gradient, (now, before) in zip(unscaled, moved, strict=True):
-            gradient.masked_fill_(now == before, 0.0)
-        return unscaled
 
     def _note_alteration(self, step: OpenStep) -> None:
         if not step.all_are_kept:
@@ -192,4 +228,13 @@ class TaskGradient:
                 "steps, but not in the first of a task (also in Avalanche), pass "
                 "keep_gradient=True."
             )
-        self.keeps = True
+        self._state.alters = True
+
+
+def _any(tensors: Sequence[Tensor]) -> bool:
+    """Whether an entry of a tensor is not zero; waits for the device once."""
+    full = [tensor for tensor in tensors if tensor.numel()]
+    if not full:
+        return False
+    largest = torch._foreach_norm(full, float("inf"))
+    return bool(torch.stack([norm.to(full[0].device, torch.float32) for norm in largest]).any())

@@ -250,8 +250,6 @@ def test_gradients_left_over_when_a_task_ends_lose_the_penalty_of_that_task(
     for k, task_ends in ((0, True), (1, False)):
         loss = loss_of(network, "both", k)
         add_gradients(raw, network, loss)
-        if gradient == "total" and task_ends:
-            add_gradients(raw, network, si.penalty())
         si.watch(loss, optimizer)
         loss.backward()
         si.add_penalty_gradient()

@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from torch.optim import SGD, Adam
 
 from si_avalanche import CallOrderError, ConfigurationError, NonFiniteError, SIPlugin
-from si_avalanche.compatibility import scale_of_gradients
+from si_avalanche.compatibility import scales_of_gradients
 from tests.digits import digits_benchmark, network, parts, same, train, weights, with_si
 from tests.witness import Witness
 
@@ -184,9 +184,11 @@ def test_a_scaler_may_be_an_attribute_of_a_plugin_or_of_a_class() -> None:
     plugin = SIPlugin()
     strategy = mixed(plugin, None, torch.bfloat16)
     strategy.plugins.append(Holder())
-    assert scale_of_gradients(strategy) == 512.0
+    assert scales_of_gradients(strategy) == (None, None)
+    Holder.scaler.scale(torch.ones(1))
+    assert scales_of_gradients(strategy) == (512.0, 512.0)
     strategy.plugins.pop()
-    assert scale_of_gradients(strategy) is None
+    assert scales_of_gradients(strategy) == (None, None)
 
 
 def test_several_scalers_are_refused() -> None:

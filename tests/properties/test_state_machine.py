@@ -82,7 +82,8 @@ class Life(RuleBasedStateMachine):
         optimizer.zero_grad()
         loss = self.loss(self.net)
         if use not in ("three calls", "closed form"):
-            self.si.watch(loss, optimizer if use == "followed" else None)
+            followed = optimizer if use == "followed" else None
+            self.si.watch(loss, followed, keep_gradient=use == "clipped")
         (loss + self.si.penalty() if use == "three calls" else loss).backward()
         if use == "clipped":
             # At a bound that is never reached: a change all the same, by a factor of one.
