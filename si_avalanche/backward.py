@@ -66,6 +66,8 @@ class LossWatch:
         if factor is None:
             return
         known = 1.0 if scale is None else scale
+        # On the CPU there is nothing to wait for.
+        look = look or factor.device.type == "cpu"
         if look and known >= _MANY and bool((factor <= 1.0).all()):
             raise CallOrderError(
                 f"A GradScaler with the scale {known:g} was found, but the loss went backward "
@@ -73,7 +75,7 @@ class LossWatch:
                 "away."
             )
         excess = factor.max() / known
-        if look or excess.device.type == "cpu":
+        if look:
             _refuse_excess(excess)
         else:
             old = excess if self._excess is None else self._excess

@@ -148,7 +148,7 @@ class StepRecorder:
                 "add_penalty_gradient() found no gradient: call it after the task loss's "
                 "backward() and before the optimiser's step()."
             )
-        self._loss.check(loss_scale, look=self._task_gradient.probing)
+        self._loss.check(loss_scale, look=not self._state.steps)
         gradients, step = self._live.gradients(names), self._open
         if step is None or not step.fresh:
             self._refuse_second_penalty(gradients)

@@ -55,7 +55,7 @@ def accumulating(plugin: SIPlugin | None, every: int, divide: str, **more: Any) 
     strategy = Accumulating(
         every=every,
         divide=divide,
-        **parts(model, optimizer, plugins=[plugin] if plugin else [], **more),
+        **parts(model, optimizer, **{"plugins": [plugin] if plugin else [], **more}),
     )
     if isinstance(plugin, Watch):
         plugin.witness = Witness(model, optimizer)

@@ -148,12 +148,37 @@ class Clip(SupervisedPlugin):
         nn.utils.clip_grad_norm_(strategy.model.parameters(), 0.1)
 
 
-def test_unscaling_and_clipping_after_the_penalty_is_welcome() -> None:
+@pytest.mark.parametrize("place", [0, 1])
+def test_unscaling_and_clipping_are_welcome_before_and_behind(place: int) -> None:
     plugin = Watch(c=5.0)
     strategy = mixed(plugin, scaler_of(), torch.bfloat16)
-    strategy.plugins.insert(1, Clip())
-    train(strategy, digits_benchmark().train_stream[:2])
-    assert plugin.si.tasks == 2
+    strategy.plugins.insert(place, Clip())
+    train(strategy, digits_benchmark().train_stream[:3])
+    assert plugin.si.tasks == 3
+
+
+class Unscale(SupervisedPlugin):
+    """Unscales the gradients and leaves them as they are."""
+
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        strategy.scaler.unscale_(strategy.optimizer)
+
+
+def test_it_does_not_matter_when_gradients_are_unscaled() -> None:
+    ends = []
+    for plugins in ([], [Unscale()]):
+        for order in (1, -1):
+            model = network()
+            strategy = MixedPrecision(
+                scaler=scaler_of(),
+                dtype=torch.bfloat16,
+                **parts(model, plugins=[*plugins, SIPlugin(c=20.0)][::order]),
+            )
+            train(strategy, digits_benchmark().train_stream[:3])
+            ends.append(weights(model))
+    for end in ends[1:]:
+        for name, expected in ends[0].items():
+            torch.testing.assert_close(end[name], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_scaler_that_is_switched_off_scales_nothing() -> None:
