@@ -20,13 +20,13 @@ _MEND = "Resume from another copy, or delete the file to start anew."
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """Return where the checkpoint lies, links followed, once a file could be written there.
+    """Return where the checkpoint lies, links followed.
 
     :param path: the checkpoint; it need not exist, its folder must.
-    :raises CheckpointError: if the folder is missing or closed to writing, or the path leads to
-        something other than a file.
+    :raises CheckpointError: if it is no path, the folder is missing, or the path leads to something
+        other than a file.
     """
-    place = Path(os.path.realpath(path))
+    place = _resolved(path)
     if not place.parent.is_dir():
         raise CheckpointError(
             f"There is no folder {str(place.parent)!r} to hold the checkpoint {place.name!r}. "
@@ -36,12 +36,37 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         raise CheckpointError(
             f"{str(place)!r} is not a file. Give the path of the checkpoint file itself."
         )
-    if not os.access(place.parent, os.W_OK):
-        raise CheckpointError(
-            f"The folder {str(place.parent)!r} cannot be written to. Change its permissions, or "
-            "give another path."
-        )
     return place
+
+
+def check_writable(path: Path) -> None:
+    """Write and remove a temporary file as :func:`write_file` will.
+
+    :param path: what :func:`checked_path` gave.
+    :raises CheckpointError: if that fails.
+    """
+    try:
+        with _temporary(path) as temporary:
+            temporary.touch()
+    except OSError as error:
+        raise CheckpointError(
+            f"Nothing can be written beside {str(path)!r}: {error}. Change the permissions of the "
+            "folder, or give another path or a shorter name."
+        ) from error
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    try:
+        text = os.fspath(path)
+        if not isinstance(text, str):
+            raise TypeError("it is not a text")
+        place = Path(os.path.realpath(text))
+        place.exists()
+        return place
+    except (TypeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path!r} is not the path of a file: {error}. Give a text or a pathlib.Path."
+        ) from error
 
 
 def write_file(path: Path, payload: bytes) -> None:

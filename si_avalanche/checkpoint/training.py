@@ -7,7 +7,12 @@ from weakref import WeakKeyDictionary
 
 from avalanche.training.templates import SupervisedTemplate
 
-from si_avalanche.checkpoint.container import checked_path, read_file, write_file
+from si_avalanche.checkpoint.container import (
+    check_writable,
+    checked_path,
+    read_file,
+    write_file,
+)
 from si_avalanche.checkpoint.document import Node, Value, from_bytes, to_bytes
 from si_avalanche.checkpoint.kinds import class_name
 from si_avalanche.checkpoint.nodes import malformed
@@ -98,6 +103,7 @@ def resume_training(
             f"resume_training() needs a freshly built strategy; this one has been trained on "
             f"{strategy.clock.train_exp_counter} experiences. Build a new one for it."
         )
+    check_writable(place)
     for given in (stream, *other_streams):
         _check_sequence(given)
     at_start = _encode(strategy)[1].needed
@@ -153,6 +159,11 @@ def _count_done(tree: Node, stream: Sequence[Any]) -> int:
 
 
 def _check_idle(strategy: SupervisedTemplate, caller: str) -> None:
+    if not isinstance(strategy, SupervisedTemplate):
+        raise ConfigurationError(
+            f"{caller}() needs a strategy derived from Avalanche's SupervisedTemplate, got "
+            f"{type(strategy).__name__}."
+        )
     evaluated = strategy.current_eval_stream
     evaluating = not (isinstance(evaluated, list) and not evaluated)
     if strategy.experience is not None or strategy._eval_streams is not None or evaluating:
@@ -164,7 +175,8 @@ def _check_idle(strategy: SupervisedTemplate, caller: str) -> None:
 
 
 def _check_sequence(stream: object) -> None:
-    if not (hasattr(stream, "__len__") and hasattr(stream, "__getitem__")):
+    sliced = hasattr(stream, "__len__") and hasattr(stream, "__getitem__")
+    if not sliced or isinstance(stream, str | bytes | Mapping):
         given = "an iterator" if isinstance(stream, Iterable) else f"a {class_name(stream)}"
         raise ConfigurationError(
             f"A stream must have a length and be sliced, got {given}. Give a list: list(stream), "
