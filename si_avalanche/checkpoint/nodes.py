@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from si_avalanche.checkpoint.document import Node, Value
@@ -59,3 +60,13 @@ def described(live: Value) -> str:
 def alike(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors have one shape and one dtype."""
     return one.shape == other.shape and one.dtype == other.dtype
+
+
+def check_number(value: Value, live: Value, path: str) -> None:
+    """Refuse something that is no number where there is one.
+
+    :raises StateDictError: naming the place.
+    """
+    numbers = (int, float, np.generic, Tensor, type(None))
+    if type(live) in (int, float) and not isinstance(value, numbers):
+        raise misfit(path, f"has {described(value)}", "this strategy has a number there")

@@ -9,12 +9,13 @@ from torch.optim import Optimizer
 
 from si_avalanche.checkpoint.document import Node, Value
 from si_avalanche.checkpoint.kinds import class_name
-from si_avalanche.checkpoint.nodes import ABSENT, field, malformed, misfit, pairs
+from si_avalanche.checkpoint.nodes import ABSENT, check_number, field, malformed, misfit, pairs
 from si_avalanche.checkpoint.reader import Reader
 from si_avalanche.checkpoint.writer import Writer
 from si_avalanche.errors import CheckpointError
 
 _PATH = "optimizer"
+_OPTIONS = (bool, float, int, list, str, Tensor, tuple, type(None))
 
 
 def parameters_by_name(strategy: SupervisedTemplate) -> dict[str, nn.Parameter]:
@@ -144,6 +145,10 @@ def _read_options(reader: Reader, options: Node, group: dict[str, Any], path: st
     values = reader.read(options, ABSENT, path)
     if type(values) is not dict or "params" in values:
         raise malformed(path, "its options")
+    for key, value in values.items():
+        check_number(value, live.get(key), f"{path}[{key!r}]")
+        if not isinstance(value, _OPTIONS):
+            raise misfit(path, f"has {key!r} of {class_name(value)}", "that is no option")
     lacking = live.keys() - values.keys()
     if lacking:
         raise misfit(

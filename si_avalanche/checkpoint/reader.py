@@ -27,6 +27,7 @@ from si_avalanche.checkpoint.modules import read_module
 from si_avalanche.checkpoint.nodes import (
     ABSENT,
     alike,
+    check_number,
     described,
     field,
     malformed,
@@ -131,6 +132,7 @@ class Reader:
                 raise malformed(path, f"{name!r} is not an attribute that holds state")
             old = vars(target).get(name, ABSENT)
             values[name] = self.read(node, old, f"{path}.{name}")
+            check_number(values[name], old, f"{path}.{name}")
         self.later(lambda: vars(target).update(values))
 
     def know(self, node: Node, value: Value, path: str) -> Value:

@@ -154,6 +154,19 @@ MISFITTING: dict[str, Change] = {
         tree["optimizer"]["groups"][0]
     ),
     "an option lacking": lambda tree, _: tree["optimizer"]["groups"][0][1]["items"].pop(0) and None,
+    "a counter of text": put(*CLOCK, 0, 1, value="many"),
+    "a counter that is the strategy": put(
+        *CLOCK, 0, 1, value={"is": "reference", "to": "strategy"}
+    ),
+    "an option that is the strategy": lambda tree, _: tree["optimizer"]["groups"][0][1][
+        "items"
+    ].append(["lr", {"is": "reference", "to": "strategy"}]),
+    "an option of text": lambda tree, _: tree["optimizer"]["groups"][0][1]["items"].append(
+        ["lr", "fast"]
+    ),
+    "another option that is the model": lambda tree, _: tree["optimizer"]["groups"][0][1][
+        "items"
+    ].append(["more", {"is": "reference", "to": "model"}]),
     "a part that is not there": put("model", "modes", 0, 0, value="nowhere"),
     "members twice": lambda tree, _: tree["optimizer"]["groups"][0][0].append(
         tree["optimizer"]["groups"][0][0][0]
