@@ -173,6 +173,26 @@ def nudge(network: nn.Module) -> None:
             parameter.add_(0.25)
 
 
+def test_the_total_gradient_is_that_at_which_the_penalty_was_added_if_weights_move_after_it(
+    network: nn.Module,
+) -> None:
+    si = consolidated(network, gradient="total")
+    optimizer = SGD(network.parameters(), lr=0.05)
+    loss = loss_of(network)
+    si.watch(loss, optimizer)
+    network.zero_grad()
+    loss.backward()
+    si.add_penalty_gradient()
+    total = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+    nudge(network)
+    before = {n: p.detach().clone() for n, p in network.named_parameters()}
+    optimizer.step()
+    si.update_running_sum()
+    for name, parameter in network.named_parameters():
+        expected = -total[name] * (parameter.detach() - before[name])
+        torch.testing.assert_close(si.running_sum[name], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_only_what_moves_within_the_optimisers_step_counts_if_it_is_followed(
     network: nn.Module,
 ) -> None:
@@ -195,11 +215,14 @@ def test_only_what_moves_within_the_optimisers_step_counts_if_it_is_followed(
     witness.assert_seen_by(si)
 
 
+@pytest.mark.parametrize("steps_before", [0, 2])
 def test_an_iteration_in_which_weights_move_without_the_optimiser_is_refused(
-    network: nn.Module,
+    network: nn.Module, steps_before: int
 ) -> None:
     si = consolidated(network)
     optimizer = SGD(network.parameters(), lr=0.05)
+    steps(network, si, optimizer, None, None, follow=True, count=steps_before)
+    optimizer.zero_grad()
     loss = loss_of(network)
     si.watch(loss, optimizer)
     loss.backward()
