@@ -1,10 +1,13 @@
 """What is known of one optimiser step while it is under way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from si_avalanche.marks import Marks
+from si_avalanche.errors import CallOrderError
+from si_avalanche.live import LiveParameters
+from si_avalanche.marks import Marks, mark, same_marks, share_tensors
 
 
 @dataclass
@@ -55,3 +58,59 @@ class OpenStep:
     def all_are_kept(self) -> bool:
         """Whether every gradient has a copy."""
         return self.kept.keys() >= set(self.names)
+
+
+def carried_over(
+    step: OpenStep, old: LiveParameters, new: LiveParameters, unchanged: bool
+) -> OpenStep | None:
+    """Return a step as it goes on with those parameters that are still the same objects.
+
+    :param step: it is changed in place.
+    :param old: the parameters that it began with.
+    :param new: those that it goes on with; their copies of weights are overwritten.
+    :param unchanged: whether its gradients are as they were last seen.
+    :return: the step, or ``None`` if no parameter is left.
+    """
+    here = set(new.names)
+    survivors = [name for name in step.names if name in here and new.has_kept(name, old)]
+    new.copy_before(old, survivors)
+    weights = dict(zip(step.names, step.weights, strict=True))
+    step.weights = [weights[name] for name in survivors]
+    step.kept = {name: copy for name, copy in step.kept.items() if name in survivors}
+    step.protected = [name for name in step.protected if name in survivors]
+    step.names = survivors
+    gradients = mark(new.gradients(new.names_with_gradient()))
+    step.gradients = gradients if unchanged else [(tensor, -1) for tensor, _ in gradients]
+    return step if survivors else None
+
+
+def refuse_second_penalty(
+    step: OpenStep | None, idle: OpenStep | None, gradients: Sequence[Tensor]
+) -> None:
+    """Refuse to add the penalty's gradient where it is already.
+
+    :param step: the step that is open.
+    :param idle: the last one that was closed without a movement.
+    :param gradients: the live gradients.
+    :raises CallOrderError: saying how it came there.
+    """
+    if step is not None and step.in_graph and same_marks(step.gradients, gradients):
+        raise CallOrderError(
+            "add_penalty_gradient() found the penalty's gradient there already, because the loss "
+            "contained penalty(). Use one or the other."
+        )
+    again = step is not None and step.has_penalty and not step.in_graph
+    if (again and step is not None and share_tensors(step.gradients, gradients)) or (
+        idle is not None and _accumulated_once(idle.gradients, gradients)
+    ):
+        raise CallOrderError(
+            "add_penalty_gradient() was called twice in one step: call it once, after all backward "
+            "passes of the step, then step the optimiser, then call update_running_sum(); if the "
+            "optimiser skipped its step, call that as well and clear the gradients."
+        )
+
+
+def _accumulated_once(marks: Marks, gradients: Sequence[Tensor]) -> bool:
+    """Whether one backward pass was added to marked gradients since; zeroing would count too."""
+    counts = {id(tensor): version for tensor, version in marks}
+    return any(counts.get(id(g)) == g._version - 1 for g in gradients)

@@ -11,7 +11,7 @@ from si_avalanche.backward import LossWatch, at_end_of_backward
 from si_avalanche.errors import CallOrderError
 from si_avalanche.live import LiveParameters
 from si_avalanche.marks import Marks, mark, same_marks, share_tensors
-from si_avalanche.open_step import OpenStep
+from si_avalanche.open_step import OpenStep, carried_over, refuse_second_penalty
 from si_avalanche.settings import Settings
 from si_avalanche.state import State, pick
 from si_avalanche.task_gradient import TaskGradient
@@ -151,7 +151,7 @@ class StepRecorder:
         self._loss.check(loss_scale, look=not self._state.steps)
         gradients, step = self._live.gradients(names), self._open
         if step is None or not step.fresh:
-            self._refuse_second_penalty(gradients)
+            refuse_second_penalty(step, self._idle, gradients)
             step = self._begin(names, gradients)
             step.scale = loss_scale
             self._task_gradient.take(step)
@@ -265,15 +265,7 @@ class StepRecorder:
         if step is None or not (same_penalty or other._task_gradient.loosen(step)):
             return
         unchanged = same_marks(step.gradients, other._gradients())
-        survivors = [n for n in step.names if n in here and self._live.has_kept(n, other._live)]
-        self._live.copy_before(other._live, survivors)
-        marks = dict(zip(step.names, step.weights, strict=True))
-        step.weights = [marks[name] for name in survivors]
-        step.names, step.protected = survivors, _within(step.protected, survivors)
-        step.kept = {name: copy for name, copy in step.kept.items() if name in survivors}
-        gradients = mark(self._gradients())
-        step.gradients = gradients if unchanged else [(tensor, -1) for tensor, _ in gradients]
-        self._open = step if survivors else None
+        self._open = carried_over(step, other._live, self._live, unchanged)
 
     def _begin(self, names: list[str], gradients: Sequence[Tensor]) -> OpenStep:
         self.refuse_unrecorded_step()
@@ -314,36 +306,7 @@ class StepRecorder:
     def _gradients(self) -> list[Tensor]:
         return self._live.gradients(self._live.names_with_gradient())
 
-    def _refuse_second_penalty(self, gradients: Sequence[Tensor]) -> None:
-        step, idle = self._open, self._idle
-        if step is not None and step.in_graph and same_marks(step.gradients, gradients):
-            raise CallOrderError(
-                "add_penalty_gradient() found the penalty's gradient there already, because the "
-                "loss contained penalty(). Use one or the other."
-            )
-        again = step is not None and step.has_penalty and not step.in_graph
-        if (again and step is not None and share_tensors(step.gradients, gradients)) or (
-            idle is not None and _accumulated_once(idle.gradients, gradients)
-        ):
-            raise CallOrderError(
-                "add_penalty_gradient() was called twice in one step: call it once, after all "
-                "backward passes of the step, then step the optimiser, then call "
-                "update_running_sum(); if the optimiser skipped its step, call that as well and "
-                "clear the gradients."
-            )
-
-
-def _within(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    wanted = set(others)
-    return [name for name in names if name in wanted]
-
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
     unwanted = set(others)
     return [name for name in names if name not in unwanted]
-
-
-def _accumulated_once(marks: Marks, gradients: Sequence[Tensor]) -> bool:
-    """Whether one backward pass was added to marked gradients since; zeroing would count too."""
-    counts = {id(tensor): version for tensor, version in marks}
-    return any(counts.get(id(g)) == g._version - 1 for g in gradients)
