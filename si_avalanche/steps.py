@@ -260,7 +260,7 @@ class StepRecorder:
         :raises CallOrderError: if the penalty is another one, the gradients were changed and there
             is no copy.
         """
-        step, here = other._open, set(self._live.names)
+        step = other._open
         self._follows_optimizer, self._loss = other._follows_optimizer, other._loss
         if step is None or not (same_penalty or other._task_gradient.loosen(step)):
             return
