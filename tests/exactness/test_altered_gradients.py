@@ -274,3 +274,39 @@ def test_gradients_of_a_watched_loss_that_go_elsewhere_open_no_step(network: nn.
     assert all(gradient.any() for gradient in gradients)
     with pytest.raises(CallOrderError, match="no step to record"):
         si.update_running_sum()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_spoilt_gradient_that_moved_nothing_adds_nothing(
+    network: nn.Module, value: float
+) -> None:
+    si = consolidated(network)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    steps(network, si, optimizer, clip_norm, None, follow=True, count=2)
+    before = {name: path.clone() for name, path in si.running_sum.items()}
+    optimizer.zero_grad()
+    loss = value * loss_of(network)
+    si.watch(loss, optimizer)
+    loss.backward()
+    optimizer.zero_grad(set_to_none=False)
+    si.c = 0.0
+    si.add_penalty_gradient()
+    optimizer.step()
+    si.update_running_sum()
+    assert all(torch.equal(si.running_sum[name], path) for name, path in before.items())
+
+
+def test_a_followed_optimiser_that_finds_no_gradient_makes_no_step(network: nn.Module) -> None:
+    si = consolidated(network)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    loss = loss_of(network)
+    si.watch(loss, optimizer)
+    loss.backward()
+    optimizer.zero_grad()
+    si.add_penalty_gradient()
+    optimizer.step()
+    si.update_running_sum()
+    assert si.steps == 0
+    witness = Witness(network, optimizer)
+    steps(network, si, optimizer, None, None, follow=True)
+    witness.assert_seen_by(si)
