@@ -67,19 +67,18 @@ class LossWatch:
             return
         known = 1.0 if scale is None else scale
         # On the CPU there is nothing to wait for.
-        look = look or factor.device.type == "cpu"
-        if look and known >= _MANY and bool((factor <= 1.0).all()):
-            raise CallOrderError(
-                f"A GradScaler with the scale {known:g} was found, but the loss went backward "
-                f"times {factor.max().item():g}: it was not scaled. Scale it, or take the scaler "
-                "away."
-            )
-        excess = factor.max() / known
-        if look:
-            _refuse_excess(excess)
-        else:
+        if not (look or factor.device.type == "cpu"):
+            excess = factor.max() / known
             old = excess if self._excess is None else self._excess
             self._excess = torch.maximum(old, excess)
+            return
+        largest = factor.max().item()
+        if known >= _MANY and largest <= 1.0:
+            raise CallOrderError(
+                f"A GradScaler with the scale {known:g} was found, but the loss went backward "
+                f"times {largest:g}: it was not scaled. Scale it, or take the scaler away."
+            )
+        _refuse_excess(largest / known)
 
     def check_all(self) -> None:
         """Refuse a factor that :meth:`check` has not looked at; waits for the device.
@@ -87,15 +86,15 @@ class LossWatch:
         :raises CallOrderError: if one was larger than what was known.
         """
         if self._excess is not None:
-            _refuse_excess(self._excess)
+            _refuse_excess(self._excess.item())
             self._excess = None
 
 
-def _refuse_excess(excess: Tensor) -> None:
+def _refuse_excess(excess: float) -> None:
     # An infinite one makes gradients that the optimiser's step or the consolidation refuses.
     if 1.001 < excess < float("inf"):
         raise CallOrderError(
-            f"The loss was multiplied by {excess.item():g} on its way backward, over and above "
+            f"The loss was multiplied by {excess:g} on its way backward, over and above "
             "what is known. Pass add_penalty_gradient(scale=...); in Avalanche, keep the "
             "GradScaler as an attribute of the strategy or of one of its plugins, and list a "
             "plugin that puts another factor into strategy.loss before SIPlugin."
