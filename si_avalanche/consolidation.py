@@ -28,7 +28,8 @@ def end_task(live: LiveParameters, state: State, settings: Settings, sees_every_
     displacement = state.displacement(names, weights)
     importance, path_integral = pick(state.importance, names), pick(state.path_integral, names)
     doubtful = not sees_every_step and (state.tasks > 0 or settings.first_anchor == "initial")
-    if doubtful and _any(displacement) and not _any(path_integral):
+    moved = doubtful and formulas.any_nonzero(displacement)
+    if moved and not formulas.any_nonzero(path_integral):
         raise CallOrderError(
             f"Weights moved, but none of the {state.steps} recorded steps shows it: call "
             "update_running_sum() after the optimiser's step, and penalty() in the loss or "
@@ -44,10 +45,6 @@ def end_task(live: LiveParameters, state: State, settings: Settings, sees_every_
     state.start.clear()
     state.tasks += 1
     state.steps = 0
-
-
-def _any(tensors: Sequence[Tensor]) -> bool:
-    return any(bool(tensor.any()) for tensor in tensors)
 
 
 def _refuse_non_finite(

@@ -6,6 +6,7 @@ underscore marks a function that changes its first argument in place, as in PyTo
 knows a model, a task or an optimiser.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -120,3 +121,15 @@ def total(tensors: Tensors) -> Tensor:
     """Return the sum over all entries of all tensors, a scalar on the device of the first."""
     device = tensors[0].device
     return sum((t.sum().to(device) for t in tensors[1:]), start=tensors[0].sum())
+
+
+def any_nonzero(tensors: Sequence[Tensor]) -> bool:
+    """Return whether an entry of a tensor is not zero, NaN included; waits for the device once.
+
+    :param tensors: any number of them, empty ones included.
+    """
+    full = [tensor for tensor in tensors if tensor.numel()]
+    if not full:
+        return False
+    largest = torch._foreach_norm(full, float("inf"))
+    return bool(torch.stack([(norm != 0).to(full[0].device) for norm in largest]).any())

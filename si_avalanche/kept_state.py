@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from si_avalanche import formulas
+from si_avalanche.binding import Binding
 from si_avalanche.state import State
 
 
@@ -18,7 +19,7 @@ class KeptState:
     """
 
     _state: State
-    _skipped: Mapping[str, str]
+    _bound: Binding
 
     @property
     def importance(self) -> Mapping[str, Tensor]:
@@ -41,7 +42,7 @@ class KeptState:
     @property
     def skipped(self) -> Mapping[str, str]:
         """The model's parameters that are not protected, each with the reason."""
-        return MappingProxyType(self._skipped)
+        return MappingProxyType(self._bound.skipped)
 
     @property
     def tasks(self) -> int:

@@ -91,6 +91,13 @@ class LiveParameters:
                 )
         return list(present.values())
 
+    def all_gradients(self) -> list[Tensor]:
+        """The live gradients of all that have one, in the order of the names.
+
+        :raises ParameterSelectionError: if one is sparse.
+        """
+        return self.gradients(self.names)
+
     @torch.no_grad()
     def remember(self, names: Sequence[str]) -> None:
         """Copy the weights of these parameters into the buffers that :meth:`before` returns."""

@@ -79,7 +79,7 @@ def carried_over(
     step.kept = {name: copy for name, copy in step.kept.items() if name in survivors}
     step.protected = [name for name in step.protected if name in survivors]
     step.names = survivors
-    gradients = mark(new.gradients(new.names_with_gradient()))
+    gradients = mark(new.all_gradients())
     step.gradients = gradients if unchanged else [(tensor, -1) for tensor, _ in gradients]
     return step if survivors else None
 

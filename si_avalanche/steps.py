@@ -88,7 +88,7 @@ class StepRecorder:
         goes_on = step is not None and self._goes_on(step)
         if goes_on or not in_graph:
             self._task_gradient.before_backward(step if goes_on else None)
-        before = mark(self._gradients())
+        before = mark(self._live.all_gradients())
         at_end_of_backward(
             partial(self._backward_ends, protected, strength, before, goes_on, in_graph)
         )
@@ -182,7 +182,7 @@ class StepRecorder:
             was kept.
         """
         step = self._open
-        if self._is_void and not self._gradients():
+        if self._is_void and not self._live.all_gradients():
             return
         if step is None or not step.has_penalty:
             raise CallOrderError(
@@ -264,7 +264,7 @@ class StepRecorder:
         self._follows_optimizer, self._loss = other._follows_optimizer, other._loss
         if step is None or not (same_penalty or other._task_gradient.loosen(step)):
             return
-        unchanged = same_marks(step.gradients, other._gradients())
+        unchanged = same_marks(step.gradients, other._live.all_gradients())
         self._open = carried_over(step, other._live, self._live, unchanged)
 
     def _begin(self, names: list[str], gradients: Sequence[Tensor]) -> OpenStep:
@@ -297,14 +297,11 @@ class StepRecorder:
 
     def _goes_on(self, step: OpenStep) -> bool:
         """Whether a backward pass that begins now accumulates onto the gradients of a step."""
-        gradients = self._gradients()
+        gradients = self._live.all_gradients()
         if not gradients or not share_tensors(step.gradients, gradients):
             return False
         # Zeroed in place, they belong to a new step.
-        return same_marks(step.gradients, gradients) or any(bool(g.any()) for g in gradients)
-
-    def _gradients(self) -> list[Tensor]:
-        return self._live.gradients(self._live.names_with_gradient())
+        return same_marks(step.gradients, gradients) or formulas.any_nonzero(gradients)
 
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -73,7 +73,6 @@ class SynapticIntelligence(KeptState):
     :raises ParameterSelectionError: if a pattern matches no parameter or nothing can be protected.
     """
 
-    _bound: Binding
     _recorder: StepRecorder
 
     def __init__(
@@ -121,7 +120,7 @@ class SynapticIntelligence(KeptState):
     def __repr__(self) -> str:
         """Show the options, what is protected and what is not."""
         weights = sum(tensor.numel() for tensor in self._state.importance.values())
-        skipped = ", ".join(f"{name} ({reason})" for name, reason in self._skipped.items())
+        skipped = ", ".join(f"{name} ({reason})" for name, reason in self.skipped.items())
         return (
             f"SynapticIntelligence(c={self._c}, {self._settings}, protecting {weights} weights in "
             f"{len(self._bound.live.names)} parameters; skipped: {skipped or 'none'})"
@@ -295,7 +294,7 @@ class SynapticIntelligence(KeptState):
         """
         state = state_from_dict(state_dict)
         if not may_grow:
-            check_same_parameters(state, self._state, self._skipped)
+            check_same_parameters(state, self._state, self.skipped)
         self._follow(self._bound.model, state)
 
     def continues(self, model: nn.Module) -> bool:
@@ -312,7 +311,7 @@ class SynapticIntelligence(KeptState):
         if hasattr(self, "_recorder"):
             recorder.take_over(self._recorder, same_penalty=before is not None)
         self._recorder = recorder
-        self._bound, self._state, self._skipped = bound, state, bound.skipped
+        self._bound, self._state = bound, state
         self._task_is_open = self._looked = False
 
     @property

@@ -65,7 +65,7 @@ class TaskGradient:
             there = self._live.names_with_gradient()
             gradients = self._live.gradients(there)
             # Zeroed in place they are no residue; those set to None cost nothing here.
-            if _any(gradients):
+            if formulas.any_nonzero(gradients):
                 pairs = zip(there, gradients, strict=True)
                 self._residue = {name: gradient.clone() for name, gradient in pairs}
             return
@@ -84,7 +84,7 @@ class TaskGradient:
             step.taken_off, step.has_penalty = [], True
             part = self.penalty_part(step.protected, step.strength)
             torch._foreach_add_(self._live.gradients(step.protected), part)
-            step.gradients = mark(self._live.gradients(self._live.names_with_gradient()))
+            step.gradients = mark(self._live.all_gradients())
 
     @torch.no_grad()
     def take(self, step: OpenStep) -> None:
@@ -141,9 +141,11 @@ class TaskGradient:
         :return: whether there is anything left of its gradients.
         :raises CallOrderError: if the gradients were changed and there is no copy.
         """
-        gradients = self._live.gradients(self._live.names_with_gradient())
+        gradients = self._live.all_gradients()
         unchanged = same_marks(step.gradients, gradients)
-        if not share_tensors(step.gradients, gradients) or not (unchanged or _any(gradients)):
+        if not share_tensors(step.gradients, gradients) or not (
+            unchanged or formulas.any_nonzero(gradients)
+        ):
             return False
         task = [gradient.clone() for gradient in self._integrand(step, total=False)]
         self._take_penalty_off(step)
@@ -185,7 +187,7 @@ class TaskGradient:
 
     def _take_penalty_off(self, step: OpenStep) -> None:
         step.taken_off = []
-        gradients = self._live.gradients(self._live.names_with_gradient())
+        gradients = self._live.all_gradients()
         if step.in_graph or not step.protected or not same_marks(step.gradients, gradients):
             return
         part = self.penalty_part(step.protected, step.strength)
@@ -199,7 +201,7 @@ class TaskGradient:
 
     def _integrand(self, step: OpenStep, total: bool) -> list[Tensor]:
         """The gradient of the task, or in total, still scaled, by the names of the step."""
-        if not same_marks(step.gradients, self._live.gradients(self._live.names_with_gradient())):
+        if not same_marks(step.gradients, self._live.all_gradients()):
             self._note_alteration(step)
         live = [name for name in step.names if name not in step.kept]
         gradients = {
@@ -229,12 +231,3 @@ class TaskGradient:
                 "keep_gradient=True."
             )
         self._state.alters = True
-
-
-def _any(tensors: Sequence[Tensor]) -> bool:
-    """Whether an entry of a tensor is not zero; waits for the device once."""
-    full = [tensor for tensor in tensors if tensor.numel()]
-    if not full:
-        return False
-    largest = torch._foreach_norm(full, float("inf"))
-    return bool(torch.stack([norm.to(full[0].device, torch.float32) for norm in largest]).any())

@@ -222,3 +222,19 @@ def test_clamped_importance_is_never_negative_and_never_below_what_no_clamp_give
     assert clamped.item() >= free.item() - 1e-12
     if free.item() >= 0 and (clamp == "accumulated" or omega >= 0):
         assert clamped.item() == pytest.approx(free.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "found"),
+    [
+        ([], False),
+        ([torch.zeros(0)], False),
+        ([torch.zeros(3), torch.zeros(2, 2)], False),
+        ([torch.zeros(3), torch.tensor([0.0, -2.0])], True),
+        ([torch.zeros(0), torch.tensor(torch.nan)], True),
+        ([torch.tensor([1e-60, 0.0], dtype=torch.float64), torch.zeros(3)], True),
+        ([torch.tensor([torch.inf], dtype=torch.float16)], True),
+    ],
+)
+def test_the_smallest_entry_that_is_not_zero_is_seen(tensors: list[Tensor], found: bool) -> None:
+    assert formulas.any_nonzero(tensors) is found
