@@ -20,7 +20,7 @@ from tests.digits import (
     train,
     weights,
 )
-from tests.lifecycle.witness import ORDERS, Witness, arranged
+from tests.lifecycle.witness import ORDERS, WitnessPlugin, arranged
 
 Change = Callable[[nn.Module], object]
 
@@ -66,7 +66,7 @@ def check(
     assert same(*trained)
 
     plugin = SIPlugin(c=1.0, **options)
-    witness = Witness(plugin)
+    witness = WitnessPlugin(plugin)
     model = network()
     train(build(model, [witness, *arranged(order, other(), plugin)]), stream)
     assert witness.steps > 20

@@ -53,9 +53,7 @@ class Watch(SIPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         self.witness.assert_seen_by(self.si, rtol=5e-3, atol=1e-6)
-        for omega in self.witness.path_integral.values():
-            omega.zero_()
-        self.witness.steps = 0
+        self.witness.begin_anew()
         super().after_training_exp(strategy)
 
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
 from si_avalanche import SIPlugin
 from tests.digits import digits_benchmark, naive, network, same, silent_evaluator, train, weights
-from tests.lifecycle.witness import ORDERS, Witness, arranged
+from tests.lifecycle.witness import ORDERS, WitnessPlugin, arranged
 
 
 class Best(SupervisedPlugin):
@@ -32,7 +32,7 @@ def stopped_early(mode: str, order: str, plugin: SIPlugin | None) -> tuple[nn.Mo
     """Train until it gets worse on the first classes, which the second experience soon does."""
     benchmark, model = digits_benchmark(), network()
     other = EarlyStoppingPlugin(patience=2, val_stream_name="test_stream", peval_mode=mode)
-    best, witness = Best(other), Witness(plugin or SIPlugin())
+    best, witness = Best(other), WitnessPlugin(plugin or SIPlugin())
     strategy = naive(
         model,
         [best, other] if plugin is None else [best, witness, *arranged(order, other, plugin)],
@@ -103,7 +103,7 @@ def test_schedules_of_the_learning_rate(kind: str, order: str) -> None:
         model = network()
         optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9)
         other, plugin = scheduled(kind, optimizer), SIPlugin(c=c or 0.0)
-        rates, witness = Rates(), Witness(plugin)
+        rates, witness = Rates(), WitnessPlugin(plugin)
         plugins = [other] if c is None else [witness, *arranged(order, other, plugin)]
         train(naive(model, [rates, *plugins], optimizer=optimizer, train_epochs=4), stream)
         trained.append(weights(model))
@@ -118,7 +118,7 @@ def test_schedules_of_the_learning_rate(kind: str, order: str) -> None:
 def test_weight_checkpoints_are_those_of_the_model_and_the_path_integral_is_witnessed() -> None:
     metric = WeightCheckpoint()
     plugin = SIPlugin(c=1.0)
-    witness = Witness(plugin)
+    witness = WitnessPlugin(plugin)
     model = network()
     strategy = naive(model, [witness, plugin], evaluator=silent_evaluator(metric))
     train(strategy, digits_benchmark().train_stream[:2])

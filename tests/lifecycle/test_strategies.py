@@ -24,7 +24,7 @@ from tests.lifecycle.strategies import (
     trunk,
     wrapper,
 )
-from tests.lifecycle.witness import Witness
+from tests.lifecycle.witness import WitnessPlugin
 
 # What a strategy warns of by itself, without us too; anything else is an error.
 WARNS = {"AR1": "ignore:The AR1 strategy implementation is in an alpha stage:UserWarning"}
@@ -43,7 +43,7 @@ def check(name: str, build: Build, experiences: int = 3) -> None:
     assert same(idle, alone)
 
     plugin = SIPlugin(c=1.0)
-    witness = Witness(plugin)
+    witness = WitnessPlugin(plugin)
     strategy = run(name, build, [witness, plugin], experiences)
     assert witness.steps > 0
     assert witness.agrees()
