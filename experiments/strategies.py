@@ -97,6 +97,20 @@ def _rwalk(parts: Parts, settings: Settings) -> AvalancheStrategy:
     return Naive(**{**parts, "plugins": [*parts["plugins"], plugin]})
 
 
+def _l2(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import Naive
+
+    from experiments.baselines import L2Plugin
+
+    return Naive(**{**parts, "plugins": [*parts["plugins"], L2Plugin(settings.strength)]})
+
+
+def _scratch(parts: Parts, _settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import FromScratchTraining
+
+    return FromScratchTraining(**parts)
+
+
 def _replay(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from avalanche.training.supervised import Replay
 
@@ -128,7 +142,9 @@ STRATEGIES = {
     "mas": Strategy("MAS", _mas, "lambda_reg", _decades(-3, 3)),
     "lwf": Strategy("LwF", _lwf, "alpha", _decades(-2, 4)),
     "rwalk": Strategy("RWalk", _rwalk, "ewc_lambda", _decades(-2, 4)),
+    "l2": Strategy("L2", _l2, "lambda", _decades(-3, 3)),
     "replay": Strategy("Replay", _replay),
+    "scratch": Strategy("From scratch", _scratch),
     "cumulative": Strategy("Cumulative", _cumulative),
     "joint": Strategy("Joint", _joint, trains_once=True),
 }
