@@ -40,15 +40,13 @@ class Settings:
     """What a builder may read.
 
     :param strength: the method's strength; 0.0 for a method without one.
-    :param damping: xi of our SI.
     :param memory: the number of samples that a replay buffer holds.
-    :param normalisation: what our SI does about normalisation layers; ``""`` for its default.
+    :param options: further arguments of the method, by name.
     """
 
     strength: float
-    damping: float
     memory: int
-    normalisation: str = ""
+    options: Parts
 
 
 def _naive(parts: Parts, _settings: Settings) -> AvalancheStrategy:
@@ -60,8 +58,7 @@ def _naive(parts: Parts, _settings: Settings) -> AvalancheStrategy:
 def _si(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from si_avalanche import SI
 
-    policy: Parts = {"normalisation": settings.normalisation} if settings.normalisation else {}
-    return SI(**parts, c=settings.strength, xi=settings.damping, **policy)
+    return SI(**parts, c=settings.strength, **settings.options)
 
 
 def _si_avalanche(parts: Parts, settings: Settings) -> AvalancheStrategy:

@@ -21,10 +21,11 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
 from experiments.cost import IterationTimer, PassCounter, extra_bytes
+from experiments.loading import InMemoryLoader
 from experiments.models import make_model
-from experiments.records import Description, Place, Result
+from experiments.records import Description, Place, Result, Training
 from experiments.strategies import STRATEGIES, Settings
-from experiments.streams import STREAMS, make_benchmark, outputs
+from experiments.streams import input_shape, make_benchmark
 from experiments.untyped import AvalancheStrategy, Benchmark, Evaluator, Experiences, Logger
 
 _LOGGERS = {"tensorboard": TensorboardLogger, "csv": CSVLogger}
@@ -40,10 +41,10 @@ def run_trial(description: Description, place: Place) -> Result:
     """
     started = time.perf_counter()
     benchmark = make_benchmark(
-        description.stream,
-        description.scenario,
-        data_root=Path(place.data_root),
-        evaluation=description.evaluation,
+        description.data,
+        description.seed,
+        Path(place.data_root),
+        global_labels=description.network.head != "multi",
     )
     loggers = _make_loggers(description, place)
     # The same seed gives every strategy the same initial weights ...
@@ -62,6 +63,7 @@ def run_trial(description: Description, place: Place) -> Result:
         avalanche_forgetting=_stream_metric(metrics, "StreamForgetting"),
         avalanche_backward_transfer=_stream_metric(metrics, "StreamBWT"),
         seconds=time.perf_counter() - started,
+        importance=_importance(strategy),
     )
 
 
@@ -71,6 +73,7 @@ def _train_and_evaluate(
     benchmark: Benchmark,
     counter: PassCounter,
 ) -> tuple[list[tuple[float, ...]], Mapping[str, Any]]:
+    training = description.training
     once = STRATEGIES[description.strategy].trains_once
     lessons = [benchmark.train_stream] if once else list(benchmark.train_stream)
     rows: list[tuple[float, ...]] = []
@@ -79,11 +82,39 @@ def _train_and_evaluate(
         # ... and the same batches, whatever else it draws between experiences.
         _seed(description.seed, number)
         samples = sum(len(exp.dataset) for exp in (lesson if once else [lesson]))
-        with counter.training(samples, description.epochs):
-            strategy.train(lesson, eval_streams=[], reset_optimizer_state=True)
-        metrics = strategy.eval(benchmark.streams[description.evaluation])
+        _forget(strategy.optimizer, training.reset)
+        with counter.training(samples, _passes(training, samples)):
+            strategy.train(lesson, eval_streams=[], drop_last=training.drop_last)
+        metrics = strategy.eval(benchmark.streams[description.data.evaluation])
         rows.append(_accuracies(metrics))
     return rows, metrics
+
+
+def _passes(training: Training, samples: int) -> float:
+    if training.iterations is None:
+        assert training.epochs is not None
+        return training.epochs
+    return training.iterations * training.batch_size / samples
+
+
+def _forget(optimizer: torch.optim.Optimizer, reset: str) -> None:
+    if reset == "all":
+        optimizer.state.clear()
+    elif reset == "moments":
+        for state in optimizer.state.values():
+            state["exp_avg"].zero_()
+            state["exp_avg_sq"].zero_()
+
+
+def _importance(strategy: AvalancheStrategy) -> dict[str, float]:
+    from si_avalanche import SIPlugin
+
+    own = [plugin for plugin in strategy.plugins if isinstance(plugin, SIPlugin)]
+    return {
+        name: float(importance.sum())
+        for plugin in own
+        for name, importance in plugin.si.omega.items()
+    }
 
 
 def _seed(seed: int, number: int) -> None:
@@ -94,21 +125,16 @@ def _seed(seed: int, number: int) -> None:
 def _make_strategy(
     description: Description, experiences: Experiences, loggers: list[Logger]
 ) -> AvalancheStrategy:
-    stream = STREAMS[description.stream]
-    model = make_model(
-        description.scenario,
-        features=stream.features,
-        hidden=description.hidden,
-        outputs=outputs(description.scenario),
-        experiences=experiences,
-        normalised=bool(description.normalisation),
-    )
+    training = description.training
+    model = make_model(description.network, input_shape(description.data), experiences)
     parts = {
         "model": model,
-        "optimizer": torch.optim.Adam(model.parameters(), lr=description.learning_rate),
+        "optimizer": torch.optim.Adam(
+            model.parameters(), lr=training.learning_rate, eps=training.epsilon, fused=True
+        ),
         "criterion": nn.CrossEntropyLoss(),
-        "train_mb_size": description.batch_size,
-        "train_epochs": description.epochs,
+        "train_mb_size": training.batch_size,
+        "train_epochs": training.epochs or 1,
         "eval_mb_size": _EVALUATION_BATCH,
         "device": description.device,
         "plugins": [],
@@ -116,11 +142,12 @@ def _make_strategy(
     }
     settings = Settings(
         strength=description.strength or 0.0,
-        damping=description.damping,
         memory=description.memory,
-        normalisation=description.normalisation,
+        options=dict(description.options),
     )
-    return STRATEGIES[description.strategy].build(parts, settings)
+    strategy = STRATEGIES[description.strategy].build(parts, settings)
+    strategy.plugins.append(InMemoryLoader(training.iterations))
+    return strategy
 
 
 def _make_evaluator(strategy: str, loggers: list[Logger]) -> Evaluator:
@@ -140,15 +167,9 @@ def _make_evaluator(strategy: str, loggers: list[Logger]) -> Evaluator:
 
 
 def _make_loggers(description: Description, place: Place) -> list[Logger]:
-    name = "-".join(
-        str(part)
-        for part in (
-            description.stream,
-            description.scenario,
-            description.strategy,
-            description.seed,
-        )
-    )
+    data = description.data
+    parts = (data.stream, data.scenario, description.strategy, description.seed, description.name)
+    name = "-".join(str(part) for part in parts)
     return [_LOGGERS[kind](str(Path(place.log_folder) / kind / name)) for kind in place.loggers]
 
 
