@@ -15,6 +15,9 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "xi": (0.1, 1e-3),
 }
 POLICIES: dict[str, tuple[Option, ...]] = {"normalisation": ("protect", "exclude", "freeze")}
+RESETS = ("all", "moments", "nothing")
+"""What the optimiser may forget at each experience."""
+
 PLAIN = "plain"
 NORMALISED = "batch normalisation"
 FAMILIES = {PLAIN: OPTIONS, NORMALISED: POLICIES}
@@ -40,9 +43,10 @@ def variants_of(trial: Description, family: str) -> dict[str, Description]:
                 changed = options(**{**given, name: value})
                 variants[f"{name} = {value}"] = replace(trial, options=changed)
     if family == PLAIN:
-        reset = not trial.training.reset_optimizer
-        training = replace(trial.training, reset_optimizer=reset)
-        variants[f"reset_optimizer = {reset}"] = replace(trial, training=training)
+        for reset in RESETS:
+            if reset != trial.training.reset:
+                training = replace(trial.training, reset=reset)
+                variants[f"reset = {reset}"] = replace(trial, training=training)
     return variants
 
 

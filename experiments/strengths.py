@@ -40,16 +40,19 @@ def strength_of(stream: str, scenario: str, strategy: str) -> float | None:
         ) from error
 
 
-@cache
 def read_strengths(stream: str) -> dict[str, dict[str, Entry]]:
     """Read what is written down for a stream.
 
     :param stream: a name in ``STREAMS``.
     :return: scenario, then method, then its entry; empty if the stream was never searched.
     """
+    return _read(FOLDER / f"{stream}.toml")
+
+
+@cache
+def _read(path: Path) -> dict[str, dict[str, Entry]]:
     import tomlkit
 
-    path = FOLDER / f"{stream}.toml"
     return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap() if path.is_file() else {}
 
 
@@ -72,7 +75,7 @@ def write_strengths(
         section[method] = _table(entry)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
-    read_strengths.cache_clear()
+    _read.cache_clear()
     return path
 
 

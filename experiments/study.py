@@ -6,21 +6,33 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, product
+from itertools import chain, groupby, product
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from experiments.compare import describe
 from experiments.errors import BadValueError
 from experiments.records import Choice, Description, Row
 from experiments.report import percent
 from experiments.search import Found, Run, Target, search
+from experiments.si_options import DEFAULT, FAMILIES, in_family, variants_of
 from experiments.statistics import Estimate, accuracies, difference, estimate, forgetting
 from experiments.strategies import STRATEGIES
-from experiments.tune import remark
-from experiments.si_options import DEFAULT, FAMILIES, in_family, variants_of
+from experiments.tune import mark, remark
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SUMMARY = "options.csv"
+COLUMNS = (
+    *("stream", "scenario", "network", "variant", "c"),
+    *("accuracy", "accuracy_half_width", "accuracy_n"),
+    *("forgetting", "forgetting_half_width", "forgetting_n"),
+    *("to_default", "to_default_half_width", "to_default_n"),
+    "remark",
+)
+"""Of the summary: fractions, and empty fields for what there is not."""
+
 NAIVE = "Naive"
 
 Key: TypeAlias = tuple[str, str, str, str]
@@ -32,6 +44,7 @@ class Line:
     """What the study says about one variant.
 
     :param strength: None for Naive, and for a variant that failed at every strength.
+    :param mark: the strength as it is printed; see :func:`experiments.tune.mark`.
     :param accuracy: average accuracy on the test data; None if every seed failed.
     :param to_default: average accuracy less the default's of the same family, paired by seed;
         None for the default itself.
@@ -40,6 +53,7 @@ class Line:
 
     key: Key
     strength: float | None
+    mark: str
     accuracy: Estimate | None
     forgetting: Estimate | None
     to_default: Estimate | None
@@ -136,6 +150,7 @@ def _line(key: Key, found: Found | None, rows: Mapping[Key, Sequence[Row]]) -> L
     return Line(
         key=key,
         strength=found.best.strength if found and found.best else None,
+        mark=mark(found) if found else "-",
         accuracy=estimate(list(scores.values())) if scores else None,
         forgetting=estimate(known) if known else None,
         to_default=None if label == DEFAULT else difference(scores, default),
@@ -144,41 +159,50 @@ def _line(key: Key, found: Found | None, rows: Mapping[Key, Sequence[Row]]) -> L
 
 
 def _tell(lines: Sequence[Line], file: Path) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title="SI's options, each at its own strength c: percent, mean ± half the 95 % interval",
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for title, group in groupby(lines, lambda line: ", ".join(line.key[:3])):
+        told = list(group)
+        console.print(_table(title, told))
+        for line in told:
+            if line.remark:
+                console.print(f"{line.key[3]}: {line.remark}")
+    console.print(
+        "Percent, mean ± half the 95 % Student interval over n seeds; each variant at its own "
+        "strength c. Difference: to the default's accuracy, paired by seed."
     )
-    records = [_record(line) for line in lines]
-    for name in records[0]:
-        table.add_column(name)
-    for record in records:
-        table.add_row(*record.values())
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, fieldnames=list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
+        writer = csv.writer(out)
+        writer.writerow(COLUMNS)
+        writer.writerows(_record(line) for line in lines)
     console.print(f"Summary in {file}")
 
 
-def _record(line: Line) -> dict[str, str]:
-    stream, scenario, family, label = line.key
-    return {
-        "stream": stream,
-        "scenario": scenario,
-        "network": family,
-        "variant": label,
-        "c": "" if line.strength is None else f"{line.strength:g}",
-        "accuracy": percent(line.accuracy),
-        "n": str(line.accuracy.n if line.accuracy else 0),
-        "forgetting": percent(line.forgetting),
-        "to default": percent(line.to_default),
-        "pairs": str(line.to_default.n if line.to_default else ""),
-        "remark": line.remark,
-    }
+def _table(title: str, lines: Sequence[Line]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
+    for name in ("variant", "c", "accuracy", "n", "forgetting", "difference", "pairs"):
+        table.add_column(name, no_wrap=True)
+    for line in lines:
+        table.add_row(
+            line.key[3],
+            line.mark,
+            percent(line.accuracy),
+            str(line.accuracy.n if line.accuracy else 0),
+            percent(line.forgetting),
+            percent(line.to_default),
+            str(line.to_default.n if line.to_default else "-"),
+        )
+    return table
+
+
+def _record(line: Line) -> list[object]:
+    estimates = (line.accuracy, line.forgetting, line.to_default)
+    numbers = [
+        (each.mean, each.half_width, each.n) if each else (None, None, 0) for each in estimates
+    ]
+    return [*line.key, line.strength, *chain.from_iterable(numbers), line.remark]

@@ -10,12 +10,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import strengths
 from experiments.compare import describe
 from experiments.records import Choice, Description
 from experiments.report import percent
 from experiments.search import Found, Run, Target, search
 from experiments.strategies import STRATEGIES, with_strength
-from experiments.strengths import FOLDER, Entry, write_strengths
+from experiments.strengths import Entry, write_strengths
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,13 +41,16 @@ def tune(choice: Choice, run: Run, folder: Path, trials: int, keep: bool) -> int
     found = search(targets, choice.seeds, trials, run)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(_table(found))
+    for key, each in found.items():
+        if words := remark(each):
+            console.print(f"{', '.join(key)}: {words}")
     for stream in choice.streams:
         entries = {
             (scenario, method): entry(targets[of, scenario, method], each, choice.seeds)
             for (of, scenario, method), each in found.items()
             if of == stream and each.best
         }
-        for place in (folder, FOLDER) if keep else (folder,):
+        for place in (folder, strengths.FOLDER) if keep else (folder,):
             console.print(f"Strengths in {write_strengths(place, stream, entries)}")
     return 0 if any(each.best for each in found.values()) else 1
 
@@ -123,19 +127,25 @@ def remark(found: Found) -> str:
     return ", ".join(words)
 
 
+def mark(found: Found) -> str:
+    """Write the chosen strength, with a mark if it is no clear peak.
+
+    :param found: what was found.
+    :return: such as ``"100"``, ``"1e+06 (edge)"``, ``"1000 (flat)"``, or ``"-"`` without one.
+    """
+    words = " (flat)" if found.flat else " (edge)" if found.at_edge else ""
+    return f"{found.best.strength:g}{words}" if found.best else "-"
+
+
 def _table(found: Mapping[Key, Found]) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title="Strengths, and accuracy on the validation part in %")
-    for heading in ("stream", "scenario", "method", "strength", "accuracy", "n", "tried", "remark"):
-        table.add_column(heading)
+    for heading in ("stream", "scenario", "method", "strength", "accuracy", "n", "tried"):
+        table.add_column(heading, no_wrap=True)
     for key, each in found.items():
-        best = each.best
-        told = (
-            (f"{best.strength:g}", percent(best.accuracy), str(best.accuracy.n))
-            if best and best.accuracy
-            else ("-", "-", "0")
-        )
-        table.add_row(*key, *told, str(len(each.tried)), remark(each))
+        accuracy = each.best.accuracy if each.best else None
+        n = str(accuracy.n if accuracy else 0)
+        table.add_row(*key, mark(each), percent(accuracy), n, str(len(each.tried)))
     return table
