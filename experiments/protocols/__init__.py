@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,11 +10,6 @@ from typing import Any
 
 from experiments.errors import require_known
 from experiments.records import Data, Description, Network, Training, options
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _FOLDER = Path(__file__).parent
 PROTOCOLS = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
@@ -87,7 +81,9 @@ def read_protocol(name: str) -> Protocol:
     :raises UnknownNameError: for any other name.
     """
     require_known("protocol", name, PROTOCOLS)
-    written = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    import tomlkit
+
+    written = tomlkit.parse((_FOLDER / f"{name}.toml").read_text(encoding="utf-8")).unwrap()
     shared = {part: written.pop(part) for part in ("data", "network", "training")}
     runs = tuple(_run(run, shared) for run in written.pop("runs"))
     notes = tuple(written.pop("notes"))
