@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments.records import Choice, Description, Place, Row
+from experiments.records import Choice, Data, Description, Network, Place, Row, Training
 from experiments.results import RECORD, append_row, make_folder, read_rows
 from experiments.strategies import STRATEGIES
 from experiments.streams import STREAMS
@@ -30,19 +30,23 @@ def describe(
     :return: the description.
     """
     protocol = STREAMS[stream]
+    own = protocol.epochs if choice.epochs is None else choice.epochs
     return Description(
-        stream=stream,
-        scenario=scenario,
+        data=Data(stream, scenario, evaluation=choice.evaluation),
         strategy=strategy,
-        seed=seed,
-        epochs=protocol.epochs if choice.epochs is None else choice.epochs,
         strength=strength,
-        batch_size=protocol.batch_size,
-        learning_rate=protocol.learning_rate,
-        hidden=protocol.hidden,
+        network=Network(
+            hidden=protocol.hidden, head="multi" if scenario == "task" else "single"
+        ),
+        training=Training(
+            batch_size=protocol.batch_size,
+            learning_rate=protocol.learning_rate,
+            # An online stream is seen once.
+            epochs=1 if scenario == "online" else own,
+        ),
+        seed=seed,
         memory=protocol.memory,
         device=choice.device,
-        evaluation=choice.evaluation,
     )
 
 

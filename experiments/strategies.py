@@ -99,6 +99,20 @@ def _rwalk(parts: Parts, settings: Settings) -> AvalancheStrategy:
     return Naive(**{**parts, "plugins": [*parts["plugins"], plugin]})
 
 
+def _l2(parts: Parts, settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import Naive
+
+    from experiments.baselines import L2Plugin
+
+    return Naive(**{**parts, "plugins": [*parts["plugins"], L2Plugin(settings.strength)]})
+
+
+def _scratch(parts: Parts, _settings: Settings) -> AvalancheStrategy:
+    from avalanche.training.supervised import FromScratchTraining
+
+    return FromScratchTraining(**parts)
+
+
 def _replay(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from avalanche.training.supervised import Replay
 
@@ -126,10 +140,15 @@ STRATEGIES = {
     "mas": Strategy("MAS", _mas, "lambda_reg", (1e-3, 1e4)),
     "lwf": Strategy("LwF", _lwf, "alpha", (1e-2, 1e4)),
     "rwalk": Strategy("RWalk", _rwalk, "ewc_lambda", (1e-2, 1e5)),
+    "l2": Strategy("L2", _l2, "lambda", (1e-3, 1e4)),
     "replay": Strategy("Replay", _replay),
+    "scratch": Strategy("From scratch", _scratch, baseline=False),
     "cumulative": Strategy("Cumulative", _cumulative, baseline=False),
     "joint": Strategy("Joint", _joint, trains_once=True, baseline=False),
 }
+
+# Those of the published experiments alone are left out.
+COMPARED = tuple(name for name in STRATEGIES if name not in ("l2", "scratch"))
 
 
 def with_strength() -> list[str]:
