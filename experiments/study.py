@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from experiments.compare import describe
 from experiments.errors import BadValueError
 from experiments.records import Choice, Description, Row
-from experiments.report import percent
 from experiments.search import Found, Run, Target, search
 from experiments.si_options import DEFAULT, FAMILIES, in_family, variants_of
 from experiments.statistics import Estimate, accuracies, difference, estimate, forgetting
 from experiments.strategies import STRATEGIES
+from experiments.tables import percent
 from experiments.tune import make_console, mark, remark
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from experiments import strengths
 from experiments.compare import describe
 from experiments.records import Choice, Description
-from experiments.report import percent
 from experiments.search import Found, Run, Target, search
 from experiments.strategies import STRATEGIES, with_strength
 from experiments.strengths import Entry, write_strengths
+from experiments.tables import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
