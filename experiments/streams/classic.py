@@ -90,7 +90,7 @@ def _split(
     }
 
 
-def _inputs(data: Data) -> Any:
+def _inputs(data: Data) -> Compose | None:
     if data.inputs == "unit":
         return None
     # Mean and deviation are Hsu et al.'s (2018), of the padded images of MNIST.
