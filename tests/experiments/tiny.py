@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.records import Description, Place, Result
+from experiments.records import Data, Description, Network, Place, Result, Training
 from experiments.sweep import run_trials
 
 PARTS = {"train": 12, "t10k": 6}
@@ -39,16 +39,13 @@ def describe(
     stream: str = "split_mnist",
 ) -> Description:
     return Description(
-        stream=stream,
-        scenario=scenario,
+        data=Data(stream, scenario),
         strategy=strategy,
-        seed=seed,
-        epochs=epochs,
         strength=strength,
-        batch_size=6,
-        hidden=8,
+        network=Network(hidden=(8, 8), head="multi" if scenario == "task" else "single"),
+        training=Training(batch_size=6, learning_rate=1e-2, epochs=epochs),
+        seed=seed,
         memory=12,
-        learning_rate=1e-2,
     )
 
 
