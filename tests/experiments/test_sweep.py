@@ -217,5 +217,5 @@ def test_every_engine_measures_what_one_process_alone_does(data_root: Path) -> N
     assert {row.description for row in alone} == set(REAL)
     (failed,) = (row for row in alone if row.result is None)
     assert failed.failure == "KeyError: 'no-such-strategy'"
-    for engine in (PROCESSES, DASK):
+    for engine in (PROCESSES, Engine("dask", workers=1)):
         assert outcomes(list(run_trials(REAL, place, engine))) == outcomes(alone)
