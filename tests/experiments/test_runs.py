@@ -21,7 +21,7 @@ from experiments.sweep import Engine
 from experiments.worker import Trial
 from tests.experiments import stubs
 
-SEEDS = list(range(12))
+SEEDS = list(range(24))
 HERE = Engine()
 PROCESSES = Engine("joblib", workers=2)
 DASK = Engine("dask", workers=2)
