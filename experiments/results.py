@@ -91,9 +91,12 @@ def to_line(row: Row) -> str:
 
     :param row: the row.
     :return: a JSON object, without the end of the line.
-    :raises ValueError: if a number in it is not finite, which JSON cannot hold.
+    :raises ResultsError: if a number in it is not finite, which JSON cannot hold.
     """
-    return json.dumps(row_to_dict(row), allow_nan=False)
+    try:
+        return json.dumps(row_to_dict(row), allow_nan=False)
+    except ValueError as error:
+        raise ResultsError("the trial measured a number that is not finite") from error
 
 
 def append_row(record: Path, row: Row) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -12,9 +13,10 @@ from typing import Any
 
 from experiments.errors import BadValueError, EngineError, require_known
 from experiments.records import Description, Place, Row
-from experiments.worker import Trial, failed, real_trial, run_row
+from experiments.worker import Trial, end_with, failed, real_trial, run_row
 
 ENGINES = ("joblib", "dask")
+_SECONDS_TO_CONNECT = 10.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class _Processes:
 
         mine = self._of_thread
         if not hasattr(mine, "process"):
-            mine.process = ProcessPoolExecutor(max_workers=1)
+            mine.process = ProcessPoolExecutor(
+                max_workers=1, initializer=end_with, initargs=(os.getpid(),)
+            )
             self._all.append(mine.process)
         try:
             row: Row = mine.process.submit(run_row, description, place, threads, trial).result()
@@ -177,7 +181,7 @@ def _dask_client(engine: Engine) -> Iterator[Any]:
             yield client
         return
     try:
-        client = Client(engine.address, timeout="10s")
+        client = Client(engine.address, timeout=_SECONDS_TO_CONNECT)
     except (OSError, ValueError) as error:
         raise EngineError(
             f"no Dask scheduler at {engine.address!r}: {error}; "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from itertools import count
@@ -20,6 +22,7 @@ Trial = Callable[[Description, Place], Result]
 
 # Seeds and the number of threads belong to the process: a Dask worker may have several threads.
 _ONE_AT_A_TIME = threading.Lock()
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def real_trial(description: Description, place: Place) -> Result:
@@ -65,6 +68,21 @@ def failed(description: Description, error: BaseException, threads: int) -> Row:
     """
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return Row(description, None, reason, _versions(description, threads))
+
+
+def end_with(parent: int) -> None:
+    """Let this process end when its parent does, even if that is killed.
+
+    :param parent: the number of the process that started this one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        # Not sys.exit: the trial is in another thread, and nobody waits for it any more.
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def gpu_of(worker: int, gpus: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.records import Data, Description, Network, Place, Result, Training
-from experiments.sweep import run_trials
+from experiments.sweep import Engine, run_trials
 
 PARTS = {"train": 12, "t10k": 6}
 
@@ -51,6 +51,6 @@ def describe(
 
 def run(description: Description, data_root: Path) -> Result:
     """Run a trial as a sweep does, with one thread; a failure is an error here."""
-    (row,) = run_trials([description], Place(str(data_root)), processes=1)
+    (row,) = run_trials([description], Place(str(data_root)), Engine())
     assert row.result is not None, row.failure
     return row.result
