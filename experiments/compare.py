@@ -35,9 +35,7 @@ def describe(
         data=Data(stream, scenario, evaluation=choice.evaluation),
         strategy=strategy,
         strength=strength,
-        network=Network(
-            hidden=protocol.hidden, head="multi" if scenario == "task" else "single"
-        ),
+        network=Network(hidden=protocol.hidden, head="multi" if scenario == "task" else "single"),
         training=Training(
             batch_size=protocol.batch_size,
             learning_rate=protocol.learning_rate,

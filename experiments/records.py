@@ -221,9 +221,7 @@ def row_from_dict(written: Mapping[str, Any]) -> Row:
         **{
             **given,
             "data": Data(**given["data"]),
-            "network": Network(
-                **{**given["network"], "hidden": tuple(given["network"]["hidden"])}
-            ),
+            "network": Network(**{**given["network"], "hidden": tuple(given["network"]["hidden"])}),
             "training": Training(**given["training"]),
             "options": tuple((name, value) for name, value in given["options"]),
         }
