@@ -82,5 +82,9 @@ class ResultsError(ExperimentError):
     """A results folder or record that cannot be used."""
 
 
+class EngineError(ExperimentError):
+    """What runs the trials cannot be reached."""
+
+
 class StrengthsError(ExperimentError):
     """A strength that is not written down."""
