@@ -15,7 +15,7 @@ from torchvision.transforms import Resize, ToTensor
 
 from experiments.records import Data
 from experiments.streams.reading import require_usable, split_arguments, transforms
-from experiments.streams.samples import TEST_SHARE, Parts, cut, read
+from experiments.streams.samples import TEST_SHARE, Parts, Samples, cut, read
 from experiments.untyped import Benchmark
 
 # Predefined orders of CORe50, of which Avalanche has ten.
@@ -24,6 +24,9 @@ _RUNS = 10
 
 def split_tinyimagenet(data: Data, seed: int, root: Path) -> Parts:
     """Read split TinyImageNet: 200 classes, 20 in each experience unless told otherwise.
+
+    The images of a class come in the order in which the file system lists them, so that a seed's
+    batches may differ between two copies of the files.
 
     :param data: which inputs, how many experiences, which order of the classes.
     :param seed: decides about the order of the classes if they are to be shuffled.
@@ -42,18 +45,34 @@ def split_omniglot(data: Data, seed: int, root: Path) -> Parts:
     Avalanche's own test stream holds the evaluation set, which has other characters under the
     same labels. The test part here is a fifth of the background set, always the same.
 
-    :param data: which inputs, how many experiences, which order of the characters.
+    :param data: which inputs, how many experiences, which order of the characters: that of their
+        names, unless shuffled.
     :param seed: decides about the order of the characters if they are to be shuffled.
     :param root: the folder that holds ``omniglot-py``.
-    :return: the samples.
+    :return: the samples; characters have the labels from 0 in the order in which they come.
     :raises UnusableDataError: if the files are not the original ones.
     """
     both = (partial(Omniglot, str(root), train=train, download=False) for train in (True, False))
     require_usable("Omniglot", root, *both)
-    steps = (Resize((28, 28)), ToTensor())
-    benchmark = SplitOmniglot(**split_arguments(data, seed, root, *steps))
-    pairs = [cut(samples, TEST_SHARE) for samples in read(benchmark)["train"]]
+    arguments = split_arguments(data, seed, root, Resize((28, 28)), ToTensor())
+    if not data.shuffled_classes:
+        arguments["fixed_class_order"] = _by_name(root)
+    benchmark = SplitOmniglot(**arguments, class_ids_from_zero_from_first_exp=True)
+    pairs = [cut(_sorted(samples), TEST_SHARE) for samples in read(benchmark)["train"]]
     return {"train": [rest for rest, _ in pairs], "test": [part for _, part in pairs]}
+
+
+def _by_name(root: Path) -> list[int]:
+    # torchvision numbers the characters in the order in which the file system lists them.
+    names = Omniglot(str(root), train=True, download=False)._characters
+    return sorted(range(len(names)), key=names.__getitem__)
+
+
+def _sorted(samples: Samples) -> Samples:
+    # The file system's order again, which would decide about the test part.
+    looks = [image.numpy().tobytes() for image in samples.inputs]
+    order = sorted(range(len(looks)), key=lambda i: (int(samples.labels[i]), looks[i]))
+    return samples.subset(np.array(order))
 
 
 def core50_classes(data: Data, seed: int, root: Path) -> Parts:

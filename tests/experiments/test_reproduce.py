@@ -62,7 +62,11 @@ def test_failed_seeds_count_as_missing_and_are_told() -> None:
     rows = [row(list(C1.published.tasks), seed) for seed in range(9)]
     rows.append(Row(replace(C1.description, seed=9), None, "RuntimeError: broken", {}))
     found = outcome(PROTOCOL, C1, rows)
-    assert (found.n, found.reduced, found.failures) == (9, "9 of 10 seeds", ("RuntimeError: broken",))
+    assert (found.n, found.reduced, found.failures) == (
+        9,
+        "9 of 10 seeds",
+        ("RuntimeError: broken",),
+    )
 
 
 def test_one_published_seed_has_no_interval_and_no_verdict() -> None:
