@@ -96,6 +96,19 @@ def _options(options: argparse.Namespace) -> int:
     return study(choice, run, folder, trials, search_seeds)
 
 
+def _bench(options: argparse.Namespace) -> int:
+    (stream,) = arguments.names("stream", [options.stream], list(STREAMS))
+    require_data(stream, options.data_root)
+    rounds = arguments.whole("number of rounds", options.rounds, least=1)
+    threads = arguments.whole("number of threads", options.threads, least=1)
+    from experiments.quiet import quiet
+
+    with quiet():
+        from experiments.bench import bench
+
+        return bench(stream, options.data_root, rounds, threads)
+
+
 def _report(options: argparse.Namespace) -> int:
     from experiments.compare import report
 
@@ -108,6 +121,7 @@ _COMMANDS = {
     "list": _list,
     "tune": _tune,
     "options": _options,
+    "bench": _bench,
     "report": _report,
 }
 

@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_tune(commands)
     _add_options(commands)
+    _add_bench(commands)
     report = commands.add_parser(
         "report",
         help="tell finished trials again",
@@ -115,6 +116,35 @@ def _add_options(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_running(parser, "results/options-<date-time>")
 
 
+def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time training through Avalanche, from memory, and in a bare loop",
+        description="Time one epoch of a stream's first experience in three ways, in turn.",
+    )
+    parser.add_argument(
+        "--stream", default="digits", metavar="NAME", help=f"one of {', '.join(STREAMS)}"
+    )
+    parser.add_argument("--rounds", default="5", metavar="N", help="how often (default: 5)")
+    _add_threads(parser)
+    _add_data_root(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", default="1", metavar="N", help="PyTorch's threads (default: 1)"
+    )
+
+
+def _add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path("data"),
+        help="folder with the data sets, such as MNIST/raw (default: %(default)s)",
+    )
+
+
 def _add_choice(parser: argparse.ArgumentParser, seeds: Sequence[str]) -> None:
     _add_names(parser, "--streams", "streams", list(STREAMS), ("digits",))
     _add_names(parser, "--scenarios", "scenarios", list(SCENARIOS), _SCENARIOS)
@@ -152,15 +182,8 @@ def _add_running(parser: argparse.ArgumentParser, results: str) -> None:
         metavar="N",
         help="trials that run at once (default: one per core, here %(default)s)",
     )
-    parser.add_argument(
-        "--threads", default="1", metavar="N", help="PyTorch's threads per trial (default: 1)"
-    )
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path("data"),
-        help="folder with the data sets, such as MNIST/raw (default: %(default)s)",
-    )
+    _add_threads(parser)
+    _add_data_root(parser)
     parser.add_argument(
         "--results",
         type=Path,

@@ -86,7 +86,7 @@ class Found:
     @property
     def at_edge(self) -> bool:
         """Whether the best strength is the smallest or the largest tried: more may be better."""
-        return not self.flat and self.best in (self.tried[0], self.tried[-1])
+        return self.best in (self.tried[0], self.tried[-1])
 
 
 def search(

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from experiments.compare import describe
 from experiments.errors import BadValueError
 from experiments.records import Choice, Description, Row
-from experiments.report import percent
 from experiments.search import Found, Run, Target, search
 from experiments.si_options import DEFAULT, FAMILIES, in_family, variants_of
 from experiments.statistics import Estimate, accuracies, difference, estimate, forgetting
 from experiments.strategies import STRATEGIES
-from experiments.tune import mark, remark
+from experiments.tables import percent
+from experiments.tune import make_console, mark, remark
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -159,9 +159,7 @@ def _line(key: Key, found: Found | None, rows: Mapping[Key, Sequence[Row]]) -> L
 
 
 def _tell(lines: Sequence[Line], file: Path) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console()
     for title, group in groupby(lines, lambda line: ", ".join(line.key[:3])):
         told = list(group)
         console.print(_table(title, told))

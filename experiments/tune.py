@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from experiments import strengths
 from experiments.compare import describe
 from experiments.records import Choice, Description
-from experiments.report import percent
 from experiments.search import Found, Run, Target, search
 from experiments.strategies import STRATEGIES, with_strength
 from experiments.strengths import Entry, write_strengths
+from experiments.tables import percent
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+WIDTH = 100
 Key = tuple[str, str, str]
 """Stream, scenario, method."""
 
@@ -35,11 +37,9 @@ def tune(choice: Choice, run: Run, folder: Path, trials: int, keep: bool) -> int
     :param keep: whether the strengths also replace those that ``compare`` uses.
     :return: exit status, 0 unless every method failed at every strength.
     """
-    from rich.console import Console
-
     targets = make_targets(choice)
     found = search(targets, choice.seeds, trials, run)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console()
     console.print(_table(found))
     for key, each in found.items():
         if words := remark(each):
@@ -53,6 +53,18 @@ def tune(choice: Choice, run: Run, folder: Path, trials: int, keep: bool) -> int
         for place in (folder, strengths.FOLDER) if keep else (folder,):
             console.print(f"Strengths in {write_strengths(place, stream, entries)}")
     return 0 if any(each.best for each in found.values()) else 1
+
+
+def make_console() -> Console:
+    """Make a console that cuts nothing off.
+
+    :return: as wide as the terminal, and as the widest table of strengths at least.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.width = max(console.width, WIDTH)
+    return console
 
 
 def make_targets(choice: Choice) -> dict[Key, Target]:

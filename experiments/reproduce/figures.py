@@ -142,9 +142,7 @@ def _curve_of(panel: Axes, each: Outcome, number: int) -> None:
         _hollow(panel, numbers, each.run.published.curve, number)
 
 
-def _line(
-    panel: Axes, places: Any, estimates: Sequence[Estimate], number: int, label: str
-) -> None:
+def _line(panel: Axes, places: Any, estimates: Sequence[Estimate], number: int, label: str) -> None:
     means, halves = _percent(estimates)
     look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "ms": 4.5, "capsize": 2}
     panel.errorbar(places, means, halves, fmt="o-", lw=1.6, label=label, **look)

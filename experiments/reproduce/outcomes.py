@@ -52,9 +52,7 @@ def outcome(protocol: Protocol, run: Run, rows: Sequence[Row]) -> Outcome:
         reduced=", ".join(_reductions(protocol, run, len(matrices))),
         mean=estimate([fmean(final) for final in finals]) if finals else None,
         tasks=tuple(estimate([final[task] for final in finals]) for task in tasks),
-        curve=tuple(
-            estimate([fmean(matrix[t][: t + 1]) for matrix in matrices]) for t in tasks
-        ),
+        curve=tuple(estimate([fmean(matrix[t][: t + 1]) for matrix in matrices]) for t in tasks),
         per_task=tuple(
             tuple(estimate([matrix[t][task] for matrix in matrices]) for t in tasks)
             for task in tasks

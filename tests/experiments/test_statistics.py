@@ -144,7 +144,12 @@ def test_variants_of_a_method_are_told_apart() -> None:
     found = {dict(each.description.options)["xi"]: each for each in summarise(rows)}
     assert found[0.1].n == 2
     assert found[0.001].average_accuracy == Estimate(0.9, None, 1)
-    assert found[0.1].best is None
+
+
+def test_a_baseline_is_not_compared_with_a_variant_of_itself() -> None:
+    rows = [*scored("ewc", 0.5, mode="a"), *scored("ewc", 0.9, mode="b"), *scored("lwf", 0.25)]
+    best = [each.best for each in summarise(rows) if each.description.strategy == "ewc"]
+    assert [each.strategy for each in best if each] == ["lwf", "lwf"]
 
 
 def test_time_is_compared_with_naive_of_the_same_seed() -> None:
