@@ -88,5 +88,7 @@ def _initialise(model: nn.Module, network: Network) -> None:
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
     if network.zero_head:
-        for parameter in model.head.parameters():
+        head = model.head
+        assert isinstance(head, nn.Module)
+        for parameter in head.parameters():
             nn.init.zeros_(parameter)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.errors import BadValueError
 from experiments.untyped import AvalancheStrategy
 
 Parts = dict[str, Any]
@@ -42,11 +43,13 @@ class Settings:
     :param strength: the method's strength; 0.0 for a method without one.
     :param memory: the number of samples that a replay buffer holds.
     :param options: further arguments of the method, by name.
+    :param online: whether each mini-batch is an experience of its own to Avalanche.
     """
 
     strength: float
     memory: int
     options: Parts
+    online: bool = False
 
 
 def _naive(parts: Parts, _settings: Settings) -> AvalancheStrategy:
@@ -70,6 +73,7 @@ def _si_avalanche(parts: Parts, settings: Settings) -> AvalancheStrategy:
 def _ewc(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from avalanche.training.supervised import EWC
 
+    _refuse_online(settings, "keeps weights and importances of every mini-batch; use 'ewc-online'")
     return EWC(**parts, ewc_lambda=settings.strength)
 
 
@@ -107,21 +111,31 @@ def _l2(parts: Parts, settings: Settings) -> AvalancheStrategy:
     return Naive(**{**parts, "plugins": [*parts["plugins"], L2Plugin(settings.strength)]})
 
 
-def _scratch(parts: Parts, _settings: Settings) -> AvalancheStrategy:
+def _scratch(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from avalanche.training.supervised import FromScratchTraining
 
+    _refuse_online(settings, "begins anew at every mini-batch; use 'joint'")
     return FromScratchTraining(**parts)
 
 
 def _replay(parts: Parts, settings: Settings) -> AvalancheStrategy:
-    from avalanche.training.supervised import Replay
+    from avalanche.training.plugins import ReplayPlugin
+    from avalanche.training.storage_policy import ReservoirSamplingBuffer
+    from avalanche.training.supervised import Naive, Replay
 
-    return Replay(**parts, mem_size=settings.memory)
+    if not settings.online:
+        return Replay(**parts, mem_size=settings.memory)
+    # Its own buffer gives each mini-batch the same share: a sample each to the first ones, and
+    # nothing to any that comes once as many have been as the buffer has places.
+    policy = ReservoirSamplingBuffer(settings.memory)
+    plugin = ReplayPlugin(settings.memory, storage_policy=policy)
+    return Naive(**{**parts, "plugins": [*parts["plugins"], plugin]})
 
 
-def _cumulative(parts: Parts, _settings: Settings) -> AvalancheStrategy:
+def _cumulative(parts: Parts, settings: Settings) -> AvalancheStrategy:
     from avalanche.training.supervised import Cumulative
 
+    _refuse_online(settings, "trains on everything so far at every mini-batch; use 'joint'")
     return Cumulative(**parts)
 
 
@@ -129,6 +143,11 @@ def _joint(parts: Parts, _settings: Settings) -> AvalancheStrategy:
     from avalanche.training.supervised import JointTraining
 
     return JointTraining(**parts)
+
+
+def _refuse_online(settings: Settings, reason: str) -> None:
+    if settings.online:
+        raise BadValueError(f"not for an online stream: there, it {reason}")
 
 
 STRATEGIES = {

@@ -20,13 +20,22 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
+from experiments.checks import require_runnable
 from experiments.cost import IterationTimer, PassCounter, extra_bytes
 from experiments.loading import InMemoryLoader
 from experiments.models import make_model
 from experiments.records import Description, Place, Result, Training
 from experiments.strategies import STRATEGIES, Settings
 from experiments.streams import input_shape, make_benchmark
-from experiments.untyped import AvalancheStrategy, Benchmark, Evaluator, Experiences, Logger
+from experiments.streams.online import online_parts
+from experiments.untyped import (
+    AvalancheStrategy,
+    Benchmark,
+    Evaluator,
+    Experience,
+    Experiences,
+    Logger,
+)
 
 _LOGGERS = {"tensorboard": TensorboardLogger, "csv": CSVLogger}
 _EVALUATION_BATCH = 1024
@@ -38,8 +47,10 @@ def run_trial(description: Description, place: Place) -> Result:
     :param description: what to train, on what, and how.
     :param place: where data are read and logs written.
     :return: accuracies and costs.
+    :raises BadValueError: if parts of the description do not go together.
     """
     started = time.perf_counter()
+    require_runnable(description)
     benchmark = make_benchmark(
         description.data,
         description.seed,
@@ -74,20 +85,31 @@ def _train_and_evaluate(
     counter: PassCounter,
 ) -> tuple[list[tuple[float, ...]], Mapping[str, Any]]:
     training = description.training
-    once = STRATEGIES[description.strategy].trains_once
-    lessons = [benchmark.train_stream] if once else list(benchmark.train_stream)
     rows: list[tuple[float, ...]] = []
     metrics: Mapping[str, Any] = {}
+    lessons = _lessons(description, benchmark.train_stream)
     for number, lesson in enumerate(lessons, start=1):
         # ... and the same batches, whatever else it draws between experiences.
         _seed(description.seed, number)
-        samples = sum(len(exp.dataset) for exp in (lesson if once else [lesson]))
+        samples = sum(len(part.dataset) for part in lesson)
         _forget(strategy.optimizer, training.reset)
         with counter.training(samples, _passes(training, samples)):
             strategy.train(lesson, eval_streams=[], drop_last=training.drop_last)
         metrics = strategy.eval(benchmark.streams[description.data.evaluation])
         rows.append(_accuracies(metrics))
     return rows, metrics
+
+
+def _lessons(description: Description, experiences: Experiences) -> list[list[Experience]]:
+    if STRATEGIES[description.strategy].trains_once:
+        return [list(experiences)]
+    if description.data.scenario != "online":
+        return [[experience] for experience in experiences]
+    size, drop_last = description.training.batch_size, description.training.drop_last
+    return [
+        online_parts(experience, size, _state(description.seed, number), drop_last=drop_last)
+        for number, experience in enumerate(experiences, start=1)
+    ]
 
 
 def _passes(training: Training, samples: int) -> float:
@@ -118,8 +140,11 @@ def _importance(strategy: AvalancheStrategy) -> dict[str, float]:
 
 
 def _seed(seed: int, number: int) -> None:
-    state = np.random.SeedSequence([seed, number]).generate_state(1)[0]
-    RNGManager.set_random_seeds(int(state))
+    RNGManager.set_random_seeds(_state(seed, number))
+
+
+def _state(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _make_strategy(
@@ -144,6 +169,7 @@ def _make_strategy(
         strength=description.strength or 0.0,
         memory=description.memory,
         options=dict(description.options),
+        online=description.data.scenario == "online",
     )
     strategy = STRATEGIES[description.strategy].build(parts, settings)
     strategy.plugins.append(InMemoryLoader(training.iterations))

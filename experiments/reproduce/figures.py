@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
 
 from experiments.protocols import Protocol
 from experiments.reproduce.outcomes import Outcome
@@ -54,7 +55,7 @@ def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     tasks = len(outcomes[0].tasks)
     figure = _figure(2.1 * (tasks + 1) + 0.6, 3.4)
     axes = figure.subplots(1, tasks + 1, sharey=True)
-    numbers = np.arange(1, tasks + 1)
+    numbers = np.arange(1.0, tasks + 1)
     for task, panel in enumerate(axes[:-1]):
         for number, each in enumerate(outcomes):
             _line(panel, numbers[task:], each.per_task[task][task:], number, each.run.label)
@@ -136,19 +137,23 @@ _FORMS = {"panels": _panels, "curve": _curve, "bars": _bars, "scenarios": _scena
 
 
 def _curve_of(panel: Axes, each: Outcome, number: int) -> None:
-    numbers = np.arange(1, len(each.curve) + 1)
+    numbers = np.arange(1.0, len(each.curve) + 1)
     _line(panel, numbers, each.curve, number, each.run.label)
     if each.run.published.curve and not each.reduced:
         _hollow(panel, numbers, each.run.published.curve, number)
 
 
-def _line(panel: Axes, places: Any, estimates: Sequence[Estimate], number: int, label: str) -> None:
+def _line(
+    panel: Axes, places: NDArray[np.float64], estimates: Sequence[Estimate], number: int, label: str
+) -> None:
     means, halves = _percent(estimates)
     look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "ms": 4.5, "capsize": 2}
     panel.errorbar(places, means, halves, fmt="o-", lw=1.6, label=label, **look)
 
 
-def _hollow(panel: Axes, places: Any, published: Sequence[float], number: int) -> None:
+def _hollow(
+    panel: Axes, places: NDArray[np.float64], published: Sequence[float], number: int
+) -> None:
     colour = _COLOURS[number % len(_COLOURS)]
     values = 100 * np.asarray(published)
     panel.plot(places, values, "s", mfc="white", mec=colour, ms=6, mew=1.4, zorder=4, ls="none")
@@ -159,7 +164,7 @@ def _percent(estimates: Sequence[Estimate]) -> tuple[Any, Any]:
     return means, np.array([100 * (each.half_width or 0.0) for each in estimates])
 
 
-def _plain(panel: Axes, axis: Any = "y") -> None:
+def _plain(panel: Axes, axis: Literal["x", "y"] = "y") -> None:
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis=axis, color="0.92")
     panel.set_axisbelow(True)

@@ -112,7 +112,7 @@ def lines(result: Outcome) -> list[Line]:
     if result.mean is None:
         return []
     published = result.run.published
-    pairs = [
+    pairs: list[tuple[str, float, float | None, Estimate]] = [
         (f"task {number}", figure, None, measured)
         for number, (figure, measured) in enumerate(
             zip(published.tasks, result.tasks, strict=False), start=1

@@ -20,6 +20,10 @@ from experiments.results import RECORD
 from experiments.tables import make_console
 
 PUBLISHED = "published.csv"
+_COLUMNS = (
+    *("run", "figure", "published", "published_error"),
+    *("measured", "half_width", "n", "holds", "reduced"),
+)
 _LEGEND = (
     "Percent. Measured: mean ± half the 95 % Student interval over n seeds. Holds: whether that "
     "interval holds the published figure (no interval from one seed). A reduced run is not "
@@ -95,15 +99,11 @@ def _published(line: Line) -> str:
 
 def _write(told: Sequence[Line], path: Path) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["run", "figure", "published", "published_error", "measured", "half_width", "n"]
-            + ["holds", "reduced"]
-        )
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
         for line in told:
-            measured = line.measured
-            writer.writerow(
-                [line.run, line.what, line.published, line.published_error, measured.mean]
-                + [measured.half_width, measured.n, line.holds, line.reduced]
-            )
+            given = (line.run, line.what, line.published, line.published_error)
+            measured = (line.measured.mean, line.measured.half_width, line.measured.n)
+            cells = (*given, *measured, line.holds, line.reduced)
+            writer.writerow(dict(zip(_COLUMNS, cells, strict=True)))
     return path

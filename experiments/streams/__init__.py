@@ -6,122 +6,33 @@ names here, and has to answer a typing error at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.errors import MissingDataError, require_known
+from experiments.errors import BadValueError, MissingDataError, require_known
 from experiments.records import Data
+from experiments.streams.registry import SCENARIOS, STREAMS, Load, Stream
 from experiments.untyped import Benchmark
 
 if TYPE_CHECKING:
     from experiments.streams.samples import Parts
 
-SCENARIOS = {
-    "task": "task incremental",
-    "domain": "domain incremental",
-    "class": "class incremental",
-}
+__all__ = [
+    "SCENARIOS",
+    "STREAMS",
+    "Stream",
+    "input_shape",
+    "make_benchmark",
+    "require_data",
+    "require_possible",
+]
 
-
-@dataclass(frozen=True)
-class Stream:
-    """One data set in experiences, and the protocol of ``compare`` that goes with its size.
-
-    :param load: reads the samples of every experience.
-    :param files: the files it needs below the data folder; none if the data ship with a package.
-    :param source: where the files are to be had.
-    :param shape: shape of one input.
-    :param experiences: how many there are, unless a trial asks for another number.
-    :param own_classes: whether every experience brings classes of its own; else all have all.
-    :param seeded: whether the trial's seed decides about the data, as in a permuted stream.
-    """
-
-    title: str
-    load: Callable[[Data, int, Path], Parts]
-    shape: tuple[int, ...]
-    experiences: int
-    files: tuple[str, ...] = ()
-    source: str = ""
-    own_classes: bool = True
-    seeded: bool = False
-    hidden: tuple[int, ...] = (256, 256)
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    epochs: int = 2
-    memory: int = 200
-
-
-def _digits(data: Data, _seed: int, _root: Path) -> Parts:
-    from experiments.streams.samples import load_digits
-
-    return load_digits(data)
-
-
-def _split_mnist(data: Data, seed: int, root: Path) -> Parts:
-    from experiments.streams.classic import split_mnist
-
-    return split_mnist(data, seed, root)
-
-
-def _split_fmnist(data: Data, seed: int, root: Path) -> Parts:
-    from experiments.streams.classic import split_fmnist
-
-    return split_fmnist(data, seed, root)
-
-
-def _permuted_mnist(data: Data, seed: int, root: Path) -> Parts:
-    from experiments.streams.classic import permuted_mnist
-
-    return permuted_mnist(data, seed, root)
-
-
-def _idx_files(folder: str) -> tuple[str, ...]:
-    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return tuple(f"{folder}/raw/{part}-ubyte" for part in parts)
-
-
-_MNIST = _idx_files("MNIST")
-
-STREAMS = {
-    "digits": Stream(
-        title="handwritten digits",
-        load=_digits,
-        shape=(64,),
-        experiences=5,
-        hidden=(100, 100),
-        batch_size=32,
-        # Three times the usual: with so few iterations per task, Naive would hardly forget.
-        learning_rate=3e-3,
-        epochs=15,
-        memory=100,
-    ),
-    "split_mnist": Stream(
-        title="split MNIST",
-        load=_split_mnist,
-        files=_MNIST,
-        shape=(1, 28, 28),
-        experiences=5,
-    ),
-    "permuted_mnist": Stream(
-        title="permuted MNIST",
-        load=_permuted_mnist,
-        files=_MNIST,
-        shape=(1, 28, 28),
-        experiences=10,
-        own_classes=False,
-        seeded=True,
-    ),
-    "split_fmnist": Stream(
-        title="split Fashion-MNIST",
-        load=_split_fmnist,
-        files=_idx_files("FashionMNIST"),
-        shape=(1, 28, 28),
-        experiences=5,
-    ),
-}
+INPUTS = ("unit", "padded", "normalised")
+EVALUATIONS = ("test", "train", "validation")
 
 
 def require_data(name: str, data_root: Path) -> None:
@@ -129,12 +40,64 @@ def require_data(name: str, data_root: Path) -> None:
 
     :param name: a name in ``STREAMS``.
     :param data_root: the folder that holds local data sets.
-    :raises MissingDataError: naming every file that is expected and absent.
+    :raises MissingDataError: naming every file that is expected and absent, and where to get it.
     """
-    paths = [data_root / file for file in STREAMS[name].files]
-    missing = [path for path in paths if not path.is_file()]
+    missing, where = [], []
+    for source in STREAMS[name].sources:
+        absent = [path for path in (data_root / file for file in source.files) if not path.exists()]
+        if absent:
+            missing += absent
+            where.append(f"{source.page}: {source.layout}")
     if missing:
-        raise MissingDataError(name, missing)
+        raise MissingDataError(name, missing, where, data_root)
+
+
+def require_possible(data: Data) -> None:
+    """Check that a stream can be had as described, without reading it.
+
+    :param data: the stream, its scenario and what is done to its inputs.
+    :raises UnknownNameError: for a name that does not exist.
+    :raises BadValueError: for a combination that no stream has.
+    """
+    require_known("stream", data.stream, STREAMS)
+    require_known("scenario", data.scenario, SCENARIOS)
+    require_known("kind of inputs", data.inputs, INPUTS)
+    require_known("evaluation", data.evaluation, EVALUATIONS)
+    stream = STREAMS[data.stream]
+    _require_count(data, stream)
+    if data.inputs != "unit" and len(stream.shape) != 3:
+        raise BadValueError(
+            f"inputs {data.inputs!r} need images with channels, rows and columns, and those of "
+            f"stream {data.stream!r} have the shape {stream.shape}; use inputs 'unit'"
+        )
+    if data.inputs == "normalised" and stream.moments is None:
+        known = ", ".join(name for name, each in STREAMS.items() if each.moments)
+        raise BadValueError(
+            f"inputs 'normalised' are known for {known}, not for {data.stream!r}; use 'padded'"
+        )
+    if data.first_plain and data.stream != "permuted_mnist":
+        raise BadValueError(f"first_plain is for permuted_mnist, not for {data.stream!r}")
+    if data.shuffled_classes and not stream.own_classes:
+        raise BadValueError(
+            f"shuffled_classes is for streams whose experiences have classes of their own; those "
+            f"of {data.stream!r} all have the same ones"
+        )
+
+
+def _require_count(data: Data, stream: Stream) -> None:
+    count = data.experiences
+    if count is None:
+        return
+    if data.scenario == "domain" and stream.domain is not None:
+        raise BadValueError(
+            f"the domains of {data.stream!r} are its own; leave the number of experiences "
+            f"({count}) out"
+        )
+    if count < 1 or (stream.counts and count not in stream.counts):
+        allowed = ", ".join(map(str, stream.counts)) or "1 or more"
+        raise BadValueError(
+            f"stream {data.stream!r} cannot be cut into {count} experiences; allowed: {allowed}"
+        )
 
 
 def input_shape(data: Data) -> tuple[int, ...]:
@@ -143,17 +106,18 @@ def input_shape(data: Data) -> tuple[int, ...]:
     :param data: the stream and what is done to its inputs.
     :return: such as ``(1, 28, 28)``, with the border that ``data.inputs`` adds.
     """
-    *channels, rows, columns = (1, *STREAMS[data.stream].shape)[-3:]
+    shape = STREAMS[data.stream].shape
     if data.inputs == "unit":
-        return STREAMS[data.stream].shape
-    return (*channels, rows + 4, columns + 4)
+        return shape
+    channels, rows, columns = shape
+    return (channels, rows + 4, columns + 4)
 
 
 def make_benchmark(data: Data, seed: int, data_root: Path, *, global_labels: bool) -> Benchmark:
-    """Build an Avalanche benchmark whose samples are tensors in memory.
+    """Build an Avalanche benchmark; its samples are tensors in memory unless they are too many.
 
-    Benchmarks that no seed decides about are kept, so that a process that runs many trials reads
-    the data once.
+    The samples that were read last are kept, so that a process that runs many trials reads the
+    data once.
 
     :param data: which stream, in which scenario, and what accuracy is taken on.
     :param seed: the trial's seed; only some streams depend on it.
@@ -162,26 +126,28 @@ def make_benchmark(data: Data, seed: int, data_root: Path, *, global_labels: boo
         for a head that all tasks share; they are counted from 0 in each experience otherwise.
     :return: a benchmark with a stream ``"train"`` and one named after ``data.evaluation``.
     :raises UnknownNameError: for a stream or scenario that does not exist.
+    :raises BadValueError: for a combination that no stream has.
     :raises MissingDataError: if files are missing.
+    :raises UnusableDataError: if files are there that cannot be read.
     """
-    require_known("stream", data.stream, STREAMS)
-    require_known("scenario", data.scenario, SCENARIOS)
+    from experiments.streams.samples import benchmark_of
+
+    require_possible(data)
     require_data(data.stream, data_root)
-    if STREAMS[data.stream].seeded or data.shuffled_classes:
-        return _make_benchmark(data, seed, data_root, global_labels)
-    return _kept_benchmark(data, data_root, global_labels)
-
-
-@lru_cache(maxsize=3)
-def _kept_benchmark(data: Data, data_root: Path, global_labels: bool) -> Benchmark:
-    return _make_benchmark(data, 0, data_root, global_labels)
-
-
-def _make_benchmark(data: Data, seed: int, data_root: Path, global_labels: bool) -> Benchmark:
-    from experiments.streams.samples import benchmark_of, choose_parts
-
     stream = STREAMS[data.stream]
-    parts = choose_parts(stream.load(data, seed, data_root), data.evaluation)
+    load = (stream.domain if data.scenario == "domain" else None) or stream.load
+    decided = seed if stream.seeded or data.shuffled_classes else 0
+    # The samples are the same in every scenario; only their labels differ.
+    parts = _read(load, replace(data, scenario="class"), decided, data_root)
     return benchmark_of(
         parts, data.scenario, own_classes=stream.own_classes, global_labels=global_labels
     )
+
+
+@lru_cache(maxsize=1)
+def _read(load: Load, data: Data, seed: int, data_root: Path) -> Parts:
+    from experiments.streams.samples import choose_parts
+
+    # Avalanche's data sets print how they get on.
+    with redirect_stdout(StringIO()):
+        return choose_parts(load(data, seed, data_root), data.evaluation)

@@ -110,7 +110,7 @@ def test_a_protocol_that_does_not_exist_is_refused_with_the_nearest_name() -> No
 
 
 def test_a_run_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="'c2'.*allowed: c0, c1"):
+    with pytest.raises(UnknownNameError, match=r"'c2'.*allowed: c0, c1"):
         request("zenke2017-split-mnist", only=["c2"])
 
 

@@ -1,18 +1,17 @@
-"""Avalanche's classic benchmarks, read from local files into memory."""
+"""MNIST and Fashion-MNIST, through Avalanche's classic benchmarks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from avalanche.benchmarks.classic import PermutedMNIST, SplitFMNIST, SplitMNIST
-from torchvision.transforms import Compose, Normalize, Pad
+from avalanche.benchmarks.classic import PermutedMNIST, RotatedMNIST, SplitFMNIST, SplitMNIST
+from torchvision.transforms import ToTensor
 
 from experiments.records import Data
+from experiments.streams.reading import count, split_arguments, transforms
 from experiments.streams.samples import Parts, Samples, read
-from experiments.untyped import Benchmark
 
 
 def split_mnist(data: Data, seed: int, root: Path) -> Parts:
@@ -23,7 +22,8 @@ def split_mnist(data: Data, seed: int, root: Path) -> Parts:
     :param root: the folder that holds ``MNIST/raw``.
     :return: the samples.
     """
-    return _read(SplitMNIST(**_split(data, seed, root, experiences=5, classes=10)))
+    # Avalanche's MNIST gives tensors between 0 and 1 by itself.
+    return read(SplitMNIST(**split_arguments(data, seed, root)))
 
 
 def split_fmnist(data: Data, seed: int, root: Path) -> Parts:
@@ -34,7 +34,18 @@ def split_fmnist(data: Data, seed: int, root: Path) -> Parts:
     :param root: the folder that holds ``FashionMNIST/raw``.
     :return: the samples.
     """
-    return _read(SplitFMNIST(**_split(data, seed, root, experiences=5, classes=10)))
+    return read(SplitFMNIST(**split_arguments(data, seed, root, ToTensor())))
+
+
+def rotated_mnist(data: Data, seed: int, root: Path) -> Parts:
+    """Read rotated MNIST: all digits in each experience, turned by an angle of its own.
+
+    :param data: which inputs, how many experiences.
+    :param seed: decides about the angles, as in Avalanche's ``RotatedMNIST``.
+    :param root: the folder that holds ``MNIST/raw``.
+    :return: the samples.
+    """
+    return read(RotatedMNIST(count(data), seed=seed, dataset_root=root, **transforms(data)))
 
 
 def permuted_mnist(data: Data, seed: int, root: Path) -> Parts:
@@ -45,13 +56,11 @@ def permuted_mnist(data: Data, seed: int, root: Path) -> Parts:
     :param root: the folder that holds ``MNIST/raw``.
     :return: the samples.
     """
-    experiences = 10 if data.experiences is None else data.experiences
     if data.inputs == "unit" and not data.first_plain:
-        own = {"train_transform": None, "eval_transform": None}
-        return _read(PermutedMNIST(experiences, seed=seed, dataset_root=root, **own))
+        return read(PermutedMNIST(count(data), seed=seed, dataset_root=root, **transforms(data)))
     # Avalanche's permutes 28 x 28 pixels, in every experience.
-    whole = _read(SplitMNIST(**_split(data, seed, root, experiences=1, classes=10, only=1)))
-    orders = _orders(whole["train"][0].inputs[0].numel(), experiences, seed, data.first_plain)
+    whole = read(SplitMNIST(1, shuffle=False, dataset_root=root, **transforms(data)))
+    orders = _orders(whole["train"][0].inputs[0].numel(), count(data), seed, data.first_plain)
     return {name: [_permute(part, order) for order in orders] for name, (part,) in whole.items()}
 
 
@@ -64,35 +73,7 @@ def _orders(pixels: int, experiences: int, seed: int, first_plain: bool) -> list
 
 
 def _permute(samples: Samples, order: torch.Tensor) -> Samples:
+    # MNIST itself is small.
+    assert isinstance(samples.inputs, torch.Tensor)
     shape = samples.inputs.shape
     return Samples(samples.inputs.flatten(1)[:, order].reshape(shape), samples.labels)
-
-
-def _read(benchmark: Benchmark) -> Parts:
-    return {"train": read(benchmark.train_stream), "test": read(benchmark.test_stream)}
-
-
-def _split(
-    data: Data, seed: int, root: Path, *, experiences: int, classes: int, only: int | None = None
-) -> dict[str, Any]:
-    transform = _inputs(data)
-    order: dict[str, Any] = (
-        {"seed": seed, "shuffle": True}
-        if data.shuffled_classes
-        else {"fixed_class_order": list(range(classes))}
-    )
-    return {
-        "n_experiences": only or data.experiences or experiences,
-        "dataset_root": root,
-        "train_transform": transform,
-        "eval_transform": transform,
-        **order,
-    }
-
-
-def _inputs(data: Data) -> Compose | None:
-    if data.inputs == "unit":
-        return None
-    # Mean and deviation are Hsu et al.'s (2018), of the padded images of MNIST.
-    steps = [Pad(2)] if data.inputs == "padded" else [Pad(2), Normalize((0.1000,), (0.2752,))]
-    return Compose(steps)
