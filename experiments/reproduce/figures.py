@@ -144,7 +144,7 @@ def _curve_of(panel: Axes, each: Outcome, number: int) -> None:
 
 
 def _line(
-    panel: Axes, places: NDArray[np.float64], estimates: Sequence[Estimate], number: int, label: str
+    panel: Axes, places: NDArray[Any], estimates: Sequence[Estimate], number: int, label: str
 ) -> None:
     means, halves = _percent(estimates)
     look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "ms": 4.5, "capsize": 2}
@@ -152,7 +152,7 @@ def _line(
 
 
 def _hollow(
-    panel: Axes, places: NDArray[np.float64], published: Sequence[float], number: int
+    panel: Axes, places: NDArray[Any], published: Sequence[float], number: int
 ) -> None:
     colour = _COLOURS[number % len(_COLOURS)]
     values = 100 * np.asarray(published)
