@@ -1,23 +1,21 @@
-"""The command line: what can be asked, and errors as one line."""
+"""The command line: every request checked before any work begins, and errors as one line."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from experiments import arguments
 from experiments.errors import ExperimentError
+from experiments.parser import make_parser
 from experiments.records import LOGGERS, Choice, Place
 from experiments.strategies import STRATEGIES, with_strength
 from experiments.streams import SCENARIOS, STREAMS, require_data
-
-COMPARISON_SEEDS = ("0", "1", "2")
-SEARCH_SEEDS = ("100", "101", "102")
-NORMALISATION_SEEDS = ("0", "1", "2", "3", "4")
+from experiments.sweep import Engine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,128 +25,88 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: exit status: 0 for success, 1 if every trial failed, 2 for a request that cannot be
         met.
     """
-    options = _parser().parse_args(argv)
+    options = make_parser().parse_args(argv)
     try:
-        status: int = options.run(options)
+        return _COMMANDS[options.command](options)
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the trials that ended are in the record", file=sys.stderr)
         return 130
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command")
-    compare = commands.add_parser(
-        "compare",
-        help="compare strategies: accuracy, forgetting and cost",
-        description="Compare strategies on streams of five two-class tasks.",
-    )
-    _add_common(compare, list(STRATEGIES), COMPARISON_SEEDS)
-    _add_list(compare, "--loggers", "Avalanche's loggers to write", LOGGERS, default=())
-    compare.set_defaults(run=_compare)
-    tune = commands.add_parser(
-        "tune",
-        help="search the strengths again, on validation data",
-        description="Search each method's strength on a part cut from the training set.",
-    )
-    _add_common(tune, with_strength(), SEARCH_SEEDS)
-    tune.set_defaults(run=_tune)
-    normalisation = commands.add_parser(
-        "normalisation",
-        help="compare what SI may do about normalisation layers",
-        description="Compare SI's policies for batch normalisation, each at its best strength.",
-    )
-    _add_common(normalisation, ["naive", "si"], NORMALISATION_SEEDS)
-    normalisation.set_defaults(run=_normalisation)
-    report = commands.add_parser(
-        "report",
-        help="tell a finished comparison again",
-        description="Print the tables and draw the figures of a comparison from its record.",
-    )
-    report.add_argument("folder", type=Path, help="the comparison's results folder")
-    report.set_defaults(run=_report)
-    return parser
-
-
-def _add_common(
-    parser: argparse.ArgumentParser, strategies: Sequence[str], seeds: Sequence[str]
-) -> None:
-    _add_list(parser, "--streams", "streams", list(STREAMS), default=("digits",))
-    _add_list(parser, "--scenarios", "scenarios", list(SCENARIOS), default=list(SCENARIOS))
-    _add_list(parser, "--strategies", "strategies", strategies, default=strategies)
-    parser.add_argument(
-        "--seeds",
-        nargs="*",
-        default=seeds,
-        metavar="SEED",
-        help=f"seeds, whole numbers (default: {' '.join(seeds)})",
-    )
-    own = ", ".join(f"{stream.epochs} for {name}" for name, stream in STREAMS.items())
-    parser.add_argument("--epochs", help=f"epochs per experience (default: {own})")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument(
-        "--processes",
-        default=str(os.cpu_count() or 1),
-        help="trials that run at once (default: one per core, here %(default)s)",
-    )
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path("data"),
-        help="folder with MNIST/raw and FashionMNIST/raw (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--results", type=Path, help="results folder (default: results/<command>-<date-time>)"
-    )
-
-
-def _add_list(
-    parser: argparse.ArgumentParser,
-    option: str,
-    kind: str,
-    allowed: Sequence[str],
-    default: Sequence[str],
-) -> None:
-    chosen = "all" if list(default) == list(allowed) else " ".join(default) or "none"
-    parser.add_argument(
-        option,
-        nargs="*",
-        default=list(default),
-        metavar="NAME",
-        help=f"{kind}: {', '.join(allowed)} (default: {chosen})",
-    )
 
 
 def _compare(options: argparse.Namespace) -> int:
-    choice = _choice(options, list(STRATEGIES), "test")
+    choice = _choice(options, list(STRATEGIES))
     loggers = arguments.names("logger", options.loggers, LOGGERS) if options.loggers else ()
-    folder = _folder(options, "compare")
+    folder = _folder(options)
     place = Place(str(options.data_root), str(folder / "logs"), loggers)
-    processes = arguments.whole("number of processes", options.processes, least=1)
+    engine = _engine(options)
     from experiments.compare import compare
 
-    return compare(choice, place, processes, folder)
+    return compare(choice, place, engine, folder)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from experiments.reproduce import reproduce, request
+
+    asked = request(
+        options.protocol,
+        only=arguments.split(options.only),
+        seeds=None if options.seeds is None else arguments.seeds(options.seeds),
+        epochs=_count("number of epochs", options.epochs),
+        iterations=_count("number of steps", options.iterations),
+        device=arguments.device(options.device),
+    )
+    for stream in {run.description.data.stream for run in asked.runs}:
+        require_data(stream, options.data_root)
+    folder = options.results or Path("results") / options.protocol
+    return reproduce(asked, Place(str(options.data_root)), _engine(options), folder)
+
+
+def _list(_options: argparse.Namespace) -> int:
+    from experiments.listing import print_list
+
+    print_list()
+    return 0
 
 
 def _tune(options: argparse.Namespace) -> int:
-    choice = _choice(options, with_strength(), "validation")
-    processes = arguments.whole("number of processes", options.processes, least=1)
+    choice = _choice(options, with_strength(), evaluation="validation")
+    trials = arguments.whole("number of trials", options.trials, least=1)
+    folder, engine = _folder(options), _engine(options)
+    from experiments.progress import run_and_record
     from experiments.tune import tune
 
-    return tune(choice, Place(str(options.data_root)), processes, _folder(options, "tune"))
+    place = Place(str(options.data_root))
+    run = partial(run_and_record, place=place, engine=engine, folder=folder)
+    return tune(choice, run, folder, trials, options.keep)
 
 
-def _normalisation(options: argparse.Namespace) -> int:
-    choice = _choice(options, ["naive", "si"], "test")
-    processes = arguments.whole("number of processes", options.processes, least=1)
-    from experiments.normalisation import study
+def _options(options: argparse.Namespace) -> int:
+    choice = _choice(options, None)
+    trials = arguments.whole("number of trials", options.trials, least=1)
+    search_seeds = arguments.seeds(options.search_seeds)
+    folder, engine = _folder(options), _engine(options)
+    from experiments.progress import run_and_record
+    from experiments.study import study
 
-    folder = _folder(options, "normalisation")
-    return study(choice, Place(str(options.data_root)), processes, folder)
+    place = Place(str(options.data_root))
+    run = partial(run_and_record, place=place, engine=engine, folder=folder)
+    return study(choice, run, folder, trials, search_seeds)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    (stream,) = arguments.names("stream", [options.stream], list(STREAMS))
+    require_data(stream, options.data_root)
+    rounds = arguments.whole("number of rounds", options.rounds, least=1)
+    threads = arguments.whole("number of threads", options.threads, least=1)
+    from experiments.quiet import quiet
+
+    with quiet():
+        from experiments.bench import bench
+
+        return bench(stream, options.data_root, rounds, threads)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -157,15 +115,28 @@ def _report(options: argparse.Namespace) -> int:
     return report(options.folder)
 
 
-def _choice(options: argparse.Namespace, strategies: Sequence[str], evaluation: str) -> Choice:
+_COMMANDS = {
+    "compare": _compare,
+    "reproduce": _reproduce,
+    "list": _list,
+    "tune": _tune,
+    "options": _options,
+    "bench": _bench,
+    "report": _report,
+}
+
+
+def _choice(
+    options: argparse.Namespace, strategies: Sequence[str] | None, evaluation: str = "test"
+) -> Choice:
     choice = Choice(
         streams=arguments.names("stream", options.streams, list(STREAMS)),
         scenarios=arguments.names("scenario", options.scenarios, list(SCENARIOS)),
-        strategies=arguments.names("strategy", options.strategies, strategies),
+        strategies=arguments.names("strategy", options.strategies, strategies)
+        if strategies is not None
+        else (),
         seeds=arguments.seeds(options.seeds),
-        epochs=None
-        if options.epochs is None
-        else arguments.whole("number of epochs", options.epochs, least=1),
+        epochs=_count("number of epochs", options.epochs),
         device=arguments.device(options.device),
         evaluation=evaluation,
     )
@@ -174,8 +145,21 @@ def _choice(options: argparse.Namespace, strategies: Sequence[str], evaluation: 
     return choice
 
 
-def _folder(options: argparse.Namespace, command: str) -> Path:
+def _count(kind: str, value: str | None) -> int | None:
+    return None if value is None else arguments.whole(kind, value, least=1)
+
+
+def _engine(options: argparse.Namespace) -> Engine:
+    return Engine(
+        kind=options.engine,
+        workers=arguments.whole("number of processes", options.processes, least=1),
+        address=options.scheduler,
+        threads=arguments.whole("number of threads", options.threads, least=1),
+    )
+
+
+def _folder(options: argparse.Namespace) -> Path:
     if options.results is not None:
         folder: Path = options.results
         return folder
-    return Path("results") / f"{command}-{datetime.now():%Y-%m-%d-%H%M%S}"
+    return Path("results") / f"{options.command}-{datetime.now():%Y-%m-%d-%H%M%S}"

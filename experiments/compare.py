@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from experiments.records import Choice, Description, Place, Row
-from experiments.results import RECORD, append_row, make_folder, read_rows
+from experiments.records import Choice, Data, Description, Network, Place, Row, Training
+from experiments.results import RECORD, read_rows
 from experiments.strategies import STRATEGIES
 from experiments.streams import STREAMS
 from experiments.strengths import strength_of
-from experiments.sweep import run_trials
+from experiments.sweep import Engine
 
 
 def describe(
@@ -30,19 +27,21 @@ def describe(
     :return: the description.
     """
     protocol = STREAMS[stream]
+    own = protocol.epochs if choice.epochs is None else choice.epochs
     return Description(
-        stream=stream,
-        scenario=scenario,
+        data=Data(stream, scenario, evaluation=choice.evaluation),
         strategy=strategy,
-        seed=seed,
-        epochs=protocol.epochs if choice.epochs is None else choice.epochs,
         strength=strength,
-        batch_size=protocol.batch_size,
-        learning_rate=protocol.learning_rate,
-        hidden=protocol.hidden,
+        network=Network(hidden=protocol.hidden, head="multi" if scenario == "task" else "single"),
+        training=Training(
+            batch_size=protocol.batch_size,
+            learning_rate=protocol.learning_rate,
+            # An online stream is seen once.
+            epochs=1 if scenario == "online" else own,
+        ),
+        seed=seed,
         memory=protocol.memory,
         device=choice.device,
-        evaluation=choice.evaluation,
     )
 
 
@@ -62,54 +61,19 @@ def plan(choice: Choice) -> list[Description]:
     ]
 
 
-def run_and_record(
-    trials: Sequence[Description], place: Place, processes: int, record: Path
-) -> list[Row]:
-    """Run trials under one progress display, and append each to the record as it ends.
-
-    :param trials: the trials.
-    :param place: where data are read and logs written.
-    :param processes: how many trials run at once.
-    :param record: the file to append to.
-    :return: the rows, read back from the record.
-    """
-    for row in _with_progress(run_trials(trials, place, processes), len(trials)):
-        append_row(record, row)
-    return read_rows(record)
-
-
-def _with_progress(rows: Iterable[Row], total: int) -> Iterable[Row]:
-    columns = (
-        TextColumn("trials"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    # On standard error: what is piped from standard output is the result alone.
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("starting", total=total)
-        for row in rows:
-            which = row.description
-            last = f"{which.scenario}, {STRATEGIES[which.strategy].label}, seed {which.seed}"
-            progress.update(bar, advance=1, description=last)
-            yield row
-        progress.update(bar, description="done")
-
-
-def compare(choice: Choice, place: Place, processes: int, folder: Path) -> int:
+def compare(choice: Choice, place: Place, engine: Engine, folder: Path) -> int:
     """Run a comparison and tell it.
 
     :param choice: what to compare.
     :param place: where data are read and logs written.
-    :param processes: how many trials run at once.
-    :param folder: where the record, the summary and the figures go.
+    :param engine: what runs the trials.
+    :param folder: where the record, the summary, the figures and the report go; trials that are
+        done in its record are not run again.
     :return: exit status, 0 unless every trial failed.
     """
-    trials = plan(choice)
-    record = make_folder(folder)
-    rows = run_and_record(trials, place, processes, record)
-    return tell(rows, folder)
+    from experiments.progress import run_and_record
+
+    return tell(run_and_record(plan(choice), place, engine, folder), folder)
 
 
 def report(folder: Path) -> int:
@@ -130,13 +94,15 @@ def tell(rows: Sequence[Row], folder: Path) -> int:
     """
     # scipy and matplotlib take longer to import than to use, and no trial waits for them.
     from experiments.plots import draw_all
-    from experiments.report import make_console, print_report, write_summary
+    from experiments.report import write_report
     from experiments.statistics import summarise
+    from experiments.tables import make_console, print_report, write_summary
 
     summaries = summarise(rows)
     console = make_console()
     print_report(summaries, console)
     written = [folder / RECORD, write_summary(summaries, folder), *draw_all(rows, folder)]
+    written.append(write_report(rows, folder, "Synaptic Intelligence compared"))
     console.print(f"\nResults in {folder}:", soft_wrap=True)
     for path in written:
         console.print(f"  {path.name}", soft_wrap=True)

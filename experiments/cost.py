@@ -17,6 +17,7 @@ from avalanche.training.supervised import Naive
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from experiments.loading import InMemoryLoader
 from experiments.untyped import AvalancheStrategy, Dataset
 
 
@@ -87,7 +88,7 @@ class PassCounter:
         self._extra: list[float] = []
 
     @contextmanager
-    def training(self, samples: int, epochs: int) -> Iterator[None]:
+    def training(self, samples: int, epochs: float) -> Iterator[None]:
         """Count while the body trains on an experience.
 
         :param samples: the number of samples in the experience.
@@ -131,7 +132,9 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
     )
     base_plugins = tuple(type(plugin) for plugin in plain.plugins)
     own = {name: value for name, value in vars(strategy).items() if name not in vars(plain)}
-    methods = [p for p in strategy.plugins if not isinstance(p, (*base_plugins, _First, _Last))]
+    # The loader holds the samples that are trained and evaluated on, which is nobody's method.
+    ours = (_First, _Last, InMemoryLoader)
+    methods = [p for p in strategy.plugins if not isinstance(p, (*base_plugins, *ours))]
     shared = ("model", "optimizer", "evaluator", "clock")
     scale = _Scale(ignored=[strategy, *(getattr(strategy, name) for name in shared)])
     scale.ignore_tensors(strategy.model.parameters())

@@ -47,18 +47,43 @@ class MissingDataError(ExperimentError):
 
     :param stream: the stream that needs them.
     :param missing: the paths that were expected.
+    :param where: for each data set concerned, its page and how to lay its files out.
+    :param data_root: the folder that holds local data sets.
     """
 
-    def __init__(self, stream: str, missing: Iterable[Path]) -> None:
+    def __init__(
+        self, stream: str, missing: Iterable[Path], where: Iterable[str], data_root: Path
+    ) -> None:
         files = "\n  ".join(str(path) for path in missing)
+        pages = "\n  ".join(where)
         super().__init__(
             f"stream {stream!r} reads local files and nothing is ever downloaded; "
-            f"these were expected and are missing (see --data-root):\n  {files}"
+            f"these were expected and are missing:\n  {files}\n"
+            f"The data folder is {data_root} (see --data-root). Get them from:\n  {pages}"
+        )
+
+
+class UnusableDataError(ExperimentError):
+    """Files of a local data set that are there and cannot be used.
+
+    :param name: the data set.
+    :param folder: where its files lie.
+    :param reason: what its reader said.
+    """
+
+    def __init__(self, name: str, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"the files of {name} below {folder} are incomplete or damaged ({reason}); nothing is "
+            "ever downloaded, so replace them by the original ones"
         )
 
 
 class ResultsError(ExperimentError):
     """A results folder or record that cannot be used."""
+
+
+class EngineError(ExperimentError):
+    """What runs the trials cannot be reached."""
 
 
 class StrengthsError(ExperimentError):

@@ -1,92 +1,19 @@
-"""The networks: two hidden ReLU layers, and the head that the scenario asks for."""
+"""The networks: a trunk, and the head that scenario and protocol ask for."""
 
 from __future__ import annotations
 
-import torch
-from avalanche.models import MultiHeadClassifier, MultiTaskModule
+from collections.abc import Sequence
+
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from torch import nn
 
-from experiments.untyped import Experiences, Logits
+from experiments.heads import MultiHeadNetwork, SeenHeadNetwork, SingleHeadNetwork, TaskHeadNetwork
+from experiments.records import Network
+from experiments.untyped import Experiences
 
 
-def _trunk(features: int, hidden: int, normalised: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for width in (features, hidden):
-        layers.append(nn.Linear(width, hidden))
-        if normalised:
-            layers.append(nn.BatchNorm1d(hidden))
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
-
-
-class SingleHeadNetwork(nn.Module):
-    """One head for every experience.
-
-    :param features: length of a flattened input.
-    :param hidden: width of both hidden layers.
-    :param outputs: number of classes.
-    :param normalised: whether batch normalisation follows each hidden layer.
-    """
-
-    def __init__(self, features: int, hidden: int, outputs: int, normalised: bool = False) -> None:
-        super().__init__()
-        self.trunk = _trunk(features, hidden, normalised)
-        self.head = nn.Linear(hidden, outputs)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Compute the logits.
-
-        :param inputs: shape ``(batch, features)``.
-        :return: shape ``(batch, outputs)``.
-        """
-        logits: torch.Tensor = self.head(self.trunk(inputs))
-        return logits
-
-
-class MultiHeadNetwork(MultiTaskModule):
-    """One two-way head per task, chosen by the task label.
-
-    :param features: length of a flattened input.
-    :param hidden: width of both hidden layers.
-    :param outputs: number of classes of each head.
-    :param normalised: whether batch normalisation follows each hidden layer.
-    """
-
-    def __init__(self, features: int, hidden: int, outputs: int, normalised: bool = False) -> None:
-        super().__init__()
-        self.trunk = _trunk(features, hidden, normalised)
-        # No masking: every head has exactly its task's classes, and the mask cannot be indexed
-        # with the sets that Avalanche's own class timeline provides.
-        self.head = MultiHeadClassifier(hidden, initial_out_features=outputs, masking=False)
-
-    def forward(self, inputs: torch.Tensor, task_labels: torch.Tensor | None) -> Logits:
-        """Compute the logits of each sample's own head, or of all heads seen in training.
-
-        :param inputs: shape ``(batch, features)``.
-        :param task_labels: shape ``(batch,)``, or None for every head.
-        :return: shape ``(batch, outputs)``, or a dictionary of that by task label.
-        """
-        return self.head(self.trunk(inputs), task_labels)
-
-    def forward_all_tasks(self, inputs: torch.Tensor) -> Logits:
-        """Compute the logits of every head seen in training.
-
-        :param inputs: shape ``(batch, features)``.
-        :return: logits by task label, each of shape ``(batch, outputs)``.
-        """
-        return self(inputs, None)
-
-
-def make_model(
-    scenario: str,
-    features: int,
-    hidden: int,
-    outputs: int,
-    experiences: Experiences,
-    normalised: bool = False,
-) -> nn.Module:
-    """Build the network of a scenario with all its heads.
+def make_model(network: Network, shape: Sequence[int], experiences: Experiences) -> nn.Module:
+    """Build the network of a trial with all its heads.
 
     Every strategy starts with all heads, because heads that appear later draw their weights from
     whatever state a strategy left the random generator in, and because Avalanche's RWalk fails
@@ -95,17 +22,73 @@ def make_model(
     tells the network nothing about the tasks to come: it still regards a task as seen only once
     it trains on it.
 
-    :param scenario: ``"task"``, ``"domain"`` or ``"class"``.
-    :param features: length of a flattened input.
-    :param hidden: width of both hidden layers.
-    :param outputs: number of classes of a head.
-    :param experiences: the training stream, for its task labels.
-    :param normalised: whether batch normalisation follows each hidden layer.
+    :param network: what to build.
+    :param shape: shape of one input.
+    :param experiences: the training stream, for its classes and task labels.
     :return: the network, in training mode.
     """
-    if scenario != "task":
-        return SingleHeadNetwork(features, hidden, outputs, normalised)
-    model = MultiHeadNetwork(features, hidden, outputs, normalised).eval()
+    trunk, width = _TRUNKS[network.kind](network, shape)
+    classes = [tuple(sorted(each.classes_in_this_experience)) for each in experiences]
+    outputs = 1 + max(max(each) for each in classes)
+    model: nn.Module
+    if network.head == "multi":
+        model = MultiHeadNetwork(trunk, width, outputs)
+    elif network.head == "task":
+        model = TaskHeadNetwork(trunk, width, outputs, classes)
+    elif network.head == "seen":
+        model = SeenHeadNetwork(trunk, width, outputs)
+    else:
+        model = SingleHeadNetwork(trunk, width, outputs)
+    model.eval()
     for experience in experiences:
         avalanche_model_adaptation(model, experience)
+    _initialise(model, network)
     return model.train()
+
+
+def _mlp(network: Network, shape: Sequence[int]) -> tuple[nn.Sequential, int]:
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = 1
+    for length in shape:
+        width *= length
+    for hidden in network.hidden:
+        layers.append(nn.Linear(width, hidden))
+        if network.normalised:
+            layers.append(nn.BatchNorm1d(hidden))
+        layers.append(nn.ReLU())
+        width = hidden
+    return nn.Sequential(*layers), width
+
+
+def _cnn(network: Network, shape: Sequence[int]) -> tuple[nn.Sequential, int]:
+    """Build the convolutional trunk of Zenke et al. (2017), appendix: two blocks, one dense layer.
+
+    The second convolution of each block has no border, as in Keras's example that the authors
+    started from.
+    """
+    channels, rows, columns = shape
+    layers: list[nn.Module] = []
+    for filters in (32, 64):
+        layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(filters, filters, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25)]
+        channels, rows, columns = filters, (rows - 2) // 2, (columns - 2) // 2
+    (hidden,) = network.hidden
+    dense = nn.Linear(channels * rows * columns, hidden)
+    return nn.Sequential(*layers, nn.Flatten(), dense, nn.ReLU(), nn.Dropout(0.5)), hidden
+
+
+_TRUNKS = {"mlp": _mlp, "cnn": _cnn}
+
+
+def _initialise(model: nn.Module, network: Network) -> None:
+    if network.initial == "glorot":
+        for module in model.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.xavier_uniform_(module.weight)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+    if network.zero_head:
+        head = model.head
+        assert isinstance(head, nn.Module)
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)

@@ -64,7 +64,8 @@ class Training:
     :param epochs: passes over the data of an experience; None if ``iterations`` counts.
     :param iterations: steps per experience, the data shuffled anew after each pass; None if
         ``epochs`` counts.
-    :param reset_optimizer: whether the optimiser forgets its state at each experience.
+    :param reset: what the optimiser forgets at each experience: ``"all"`` its state; ``"moments"``
+        its two moments, but not the number of its steps; ``"nothing"``.
     :param epsilon: Adam's epsilon.
     :param drop_last: whether a pass leaves out a last batch that is not full.
     """
@@ -73,7 +74,7 @@ class Training:
     learning_rate: float
     epochs: int | None = None
     iterations: int | None = None
-    reset_optimizer: bool = True
+    reset: str = "all"
     epsilon: float = 1e-8
     drop_last: bool = False
 
@@ -87,10 +88,9 @@ class Data:
     :param experiences: how many; None for as many as the stream has by itself.
     :param inputs: ``"unit"`` for pixels between 0 and 1; ``"padded"`` for these with a border of
         two pixels; ``"normalised"`` for padded ones with mean 0 and deviation 1.
-    :param first_plain: whether the first experience of a permuted or rotated stream is left as
-        it is.
-    :param online: into how many parts each experience is cut, in whose borders a strategy is told
-        that the data change; 1 for a stream that is not online.
+    :param first_plain: whether the first experience of a permuted stream is left as it is.
+    :param shuffled_classes: whether the trial's seed shuffles the order of the classes; they come
+        in the data set's own order otherwise.
     :param evaluation: the samples that accuracy is taken on: ``"test"``, ``"train"``, or
         ``"validation"`` for a part cut from the training set.
     """
@@ -100,7 +100,7 @@ class Data:
     experiences: int | None = None
     inputs: str = "unit"
     first_plain: bool = False
-    online: int = 1
+    shuffled_classes: bool = False
     evaluation: str = "test"
 
 
@@ -221,9 +221,7 @@ def row_from_dict(written: Mapping[str, Any]) -> Row:
         **{
             **given,
             "data": Data(**given["data"]),
-            "network": Network(
-                **{**given["network"], "hidden": tuple(given["network"]["hidden"])}
-            ),
+            "network": Network(**{**given["network"], "hidden": tuple(given["network"]["hidden"])}),
             "training": Training(**given["training"]),
             "options": tuple((name, value) for name, value in given["options"]),
         }

@@ -1,16 +1,14 @@
-"""What the rows of a record say, over seeds: accuracy, forgetting, transfer, cost."""
+"""What the rows of a record say, over seeds: accuracy, forgetting, transfer, cost, differences."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import TypeAlias
 
-from scipy.stats import t as student
-
-from experiments.records import Matrix, Result, Row
+from experiments.records import Data, Description, Matrix, Network, Result, Row, Training
 from experiments.strategies import STRATEGIES
 from experiments.streams import SCENARIOS, STREAMS
 
@@ -32,19 +30,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """One strategy in one scenario of one stream.
+    """One description, over seeds.
 
+    :param description: what was run, with the seed 0 in place of each trial's own.
     :param n: trials that ended; the others are in ``failures``.
     :param forgetting: None if it was trained only once; so for backward transfer.
     :param time_ratio: time per training iteration over Naive's of the same seed, median over
         seeds; None without Naive.
     :param failures: reason of each failed trial, by seed.
+    :param to_naive: average accuracy less Naive's of the same seed; its ``n`` counts the seeds
+        that both have. None for Naive itself and without Naive.
+    :param to_best: average accuracy less the best other baseline's, likewise; None without one.
+    :param best: the description of that baseline, with the seed 0.
     """
 
-    stream: str
-    scenario: str
-    strategy: str
-    strength: float | None
+    description: Description
     n: int
     average_accuracy: Estimate | None
     forgetting: Estimate | None
@@ -53,6 +53,9 @@ class Summary:
     extra_passes: float | None
     extra_bytes: float | None
     failures: tuple[tuple[int, str], ...]
+    to_naive: Estimate | None = None
+    to_best: Estimate | None = None
+    best: Description | None = None
 
 
 def average_accuracy(accuracy: Matrix) -> float:
@@ -101,54 +104,110 @@ def estimate(values: Sequence[float]) -> Estimate:
     n = len(values)
     if n < 2:
         return Estimate(fmean(values), None, n)
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
-    return Estimate(fmean(values), quantile * stdev(values) / math.sqrt(n), n)
+    # It takes longer to import than to use, and a search waits for it only after its trials.
+    from scipy import stats
+
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    return Estimate(fmean(values), float(quantile * stats.sem(values)), n)
+
+
+def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate | None:
+    """Estimate ``a - b``, paired by seed.
+
+    :param a: values by seed.
+    :param b: values by seed.
+    :return: mean and Student interval of the differences over the seeds that both have, and their
+        number ``n``, which is smaller than that of either if the seeds are not the same; None
+        without a common seed.
+    """
+    pairs = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+    return estimate(pairs) if pairs else None
+
+
+def accuracies(rows: Iterable[Row]) -> dict[int, float]:
+    """Gather average accuracies by seed, for :func:`difference`.
+
+    :param rows: the trials of one description; those that failed are left out.
+    :return: average accuracy by seed.
+    """
+    return {
+        row.description.seed: average_accuracy(row.result.accuracy) for row in rows if row.result
+    }
 
 
 def summarise(rows: Iterable[Row]) -> list[Summary]:
     """Summarise a record over seeds.
 
     :param rows: the trials.
-    :return: one summary per stream, scenario and strategy, in the order of the registries.
+    :return: one summary for each description less its seed, in the order of the registries.
     """
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    groups: _Groups = defaultdict(list)
     for row in rows:
-        which = row.description
-        groups[which.stream, which.scenario, which.strategy].append(row)
-    order = sorted(groups, key=_place)
-    return [_summary(groups[key], _naive_times(groups, key)) for key in order]
+        groups[replace(row.description, seed=0)].append(row)
+    return [_compared(_summary(key, groups), groups) for key in sorted(groups, key=_place)]
 
 
-def _place(key: tuple[str, str, str]) -> tuple[int, int, int]:
-    stream, scenario, strategy = key
+_Groups: TypeAlias = dict[Description, list[Row]]
+
+
+def _place(key: Description) -> tuple[int, int, int, float, str]:
     return (
-        list(STREAMS).index(stream),
-        list(SCENARIOS).index(scenario),
-        list(STRATEGIES).index(strategy),
+        _index(key.data.stream, STREAMS),
+        _index(key.data.scenario, SCENARIOS),
+        _index(key.strategy, STRATEGIES),
+        key.strength or 0.0,
+        repr(key),
     )
 
 
-def _naive_times(
-    groups: dict[tuple[str, str, str], list[Row]], key: tuple[str, str, str]
-) -> dict[int, float]:
-    rows = groups.get((key[0], key[1], "naive"), [])
-    return {row.description.seed: row.result.seconds_per_iteration for row in rows if row.result}
+def _index(name: str, known: Mapping[str, object]) -> int:
+    return list(known).index(name) if name in known else len(known)
 
 
-def _summary(rows: list[Row], naive_times: dict[int, float]) -> Summary:
-    first = rows[0].description
+def _question(key: Description) -> tuple[Data, Network, Training, str]:
+    return key.data, key.network, key.training, key.device
+
+
+def _rivals(key: Description, groups: _Groups) -> dict[Description, list[Row]]:
+    return {
+        other: rows
+        for other, rows in groups.items()
+        if other.strategy != key.strategy and _question(other) == _question(key)
+    }
+
+
+def _naive(key: Description, groups: _Groups) -> list[Row]:
+    rivals = {key: groups[key], **_rivals(key, groups)}
+    return next((rows for other, rows in rivals.items() if other.strategy == "naive"), [])
+
+
+def _compared(summary: Summary, groups: _Groups) -> Summary:
+    key = summary.description
+    own = accuracies(groups[key])
+    to_best = {
+        other: (pairs, fmean(scores.values()))
+        for other, rows in _rivals(key, groups).items()
+        if STRATEGIES[other.strategy].baseline
+        and (pairs := difference(own, scores := accuracies(rows)))
+    }
+    # First by the seeds in common: a baseline must not win by failing where it is hard.
+    best = max(to_best, key=lambda each: (to_best[each][0].n, to_best[each][1]), default=None)
+    naive = accuracies(_naive(key, groups)) if key.strategy != "naive" else {}
+    return replace(
+        summary,
+        to_naive=difference(own, naive),
+        to_best=to_best[best][0] if best else None,
+        best=best,
+    )
+
+
+def _summary(key: Description, groups: _Groups) -> Summary:
+    rows = groups[key]
     ended = {row.description.seed: row.result for row in rows if row.result}
     results = list(ended.values())
-    ratios = [
-        result.seconds_per_iteration / naive_times[seed]
-        for seed, result in ended.items()
-        if seed in naive_times
-    ]
+    ratios = _time_ratios(ended, _naive(key, groups))
     return Summary(
-        stream=first.stream,
-        scenario=first.scenario,
-        strategy=first.strategy,
-        strength=first.strength,
+        description=key,
         n=len(results),
         average_accuracy=_over_seeds(results, average_accuracy),
         forgetting=_over_seeds(results, forgetting),
@@ -160,6 +219,15 @@ def _summary(rows: list[Row], naive_times: dict[int, float]) -> Summary:
             (row.description.seed, row.failure) for row in rows if row.failure is not None
         ),
     )
+
+
+def _time_ratios(ended: Mapping[int, Result], naive: Iterable[Row]) -> list[float]:
+    times = {row.description.seed: row.result.seconds_per_iteration for row in naive if row.result}
+    return [
+        result.seconds_per_iteration / times[seed]
+        for seed, result in ended.items()
+        if seed in times
+    ]
 
 
 def _over_seeds(

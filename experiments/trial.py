@@ -20,12 +20,22 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
+from experiments.checks import require_runnable
 from experiments.cost import IterationTimer, PassCounter, extra_bytes
+from experiments.loading import InMemoryLoader
 from experiments.models import make_model
-from experiments.records import Description, Place, Result
+from experiments.records import Description, Place, Result, Training
 from experiments.strategies import STRATEGIES, Settings
-from experiments.streams import STREAMS, make_benchmark, outputs
-from experiments.untyped import AvalancheStrategy, Benchmark, Evaluator, Experiences, Logger
+from experiments.streams import input_shape, make_benchmark
+from experiments.streams.online import online_parts
+from experiments.untyped import (
+    AvalancheStrategy,
+    Benchmark,
+    Evaluator,
+    Experience,
+    Experiences,
+    Logger,
+)
 
 _LOGGERS = {"tensorboard": TensorboardLogger, "csv": CSVLogger}
 _EVALUATION_BATCH = 1024
@@ -37,13 +47,15 @@ def run_trial(description: Description, place: Place) -> Result:
     :param description: what to train, on what, and how.
     :param place: where data are read and logs written.
     :return: accuracies and costs.
+    :raises BadValueError: if parts of the description do not go together.
     """
     started = time.perf_counter()
+    require_runnable(description)
     benchmark = make_benchmark(
-        description.stream,
-        description.scenario,
-        data_root=Path(place.data_root),
-        evaluation=description.evaluation,
+        description.data,
+        description.seed,
+        Path(place.data_root),
+        global_labels=description.network.head != "multi",
     )
     loggers = _make_loggers(description, place)
     # The same seed gives every strategy the same initial weights ...
@@ -62,6 +74,7 @@ def run_trial(description: Description, place: Place) -> Result:
         avalanche_forgetting=_stream_metric(metrics, "StreamForgetting"),
         avalanche_backward_transfer=_stream_metric(metrics, "StreamBWT"),
         seconds=time.perf_counter() - started,
+        importance=_importance(strategy),
     )
 
 
@@ -71,44 +84,82 @@ def _train_and_evaluate(
     benchmark: Benchmark,
     counter: PassCounter,
 ) -> tuple[list[tuple[float, ...]], Mapping[str, Any]]:
-    once = STRATEGIES[description.strategy].trains_once
-    lessons = [benchmark.train_stream] if once else list(benchmark.train_stream)
+    training = description.training
     rows: list[tuple[float, ...]] = []
     metrics: Mapping[str, Any] = {}
+    lessons = _lessons(description, benchmark.train_stream)
     for number, lesson in enumerate(lessons, start=1):
         # ... and the same batches, whatever else it draws between experiences.
         _seed(description.seed, number)
-        samples = sum(len(exp.dataset) for exp in (lesson if once else [lesson]))
-        with counter.training(samples, description.epochs):
-            strategy.train(lesson, eval_streams=[], reset_optimizer_state=True)
-        metrics = strategy.eval(benchmark.streams[description.evaluation])
+        samples = sum(len(part.dataset) for part in lesson)
+        _forget(strategy.optimizer, training.reset)
+        with counter.training(samples, _passes(training, samples)):
+            strategy.train(lesson, eval_streams=[], drop_last=training.drop_last)
+        metrics = strategy.eval(benchmark.streams[description.data.evaluation])
         rows.append(_accuracies(metrics))
     return rows, metrics
 
 
+def _lessons(description: Description, experiences: Experiences) -> list[list[Experience]]:
+    if STRATEGIES[description.strategy].trains_once:
+        return [list(experiences)]
+    if description.data.scenario != "online":
+        return [[experience] for experience in experiences]
+    size, drop_last = description.training.batch_size, description.training.drop_last
+    return [
+        online_parts(experience, size, _state(description.seed, number), drop_last=drop_last)
+        for number, experience in enumerate(experiences, start=1)
+    ]
+
+
+def _passes(training: Training, samples: int) -> float:
+    if training.iterations is None:
+        assert training.epochs is not None
+        return training.epochs
+    return training.iterations * training.batch_size / samples
+
+
+def _forget(optimizer: torch.optim.Optimizer, reset: str) -> None:
+    if reset == "all":
+        optimizer.state.clear()
+    elif reset == "moments":
+        for state in optimizer.state.values():
+            state["exp_avg"].zero_()
+            state["exp_avg_sq"].zero_()
+
+
+def _importance(strategy: AvalancheStrategy) -> dict[str, float]:
+    from si_avalanche import SIPlugin
+
+    own = [plugin for plugin in strategy.plugins if isinstance(plugin, SIPlugin)]
+    return {
+        name: float(importance.sum())
+        for plugin in own
+        for name, importance in plugin.si.omega.items()
+    }
+
+
 def _seed(seed: int, number: int) -> None:
-    state = np.random.SeedSequence([seed, number]).generate_state(1)[0]
-    RNGManager.set_random_seeds(int(state))
+    RNGManager.set_random_seeds(_state(seed, number))
+
+
+def _state(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _make_strategy(
     description: Description, experiences: Experiences, loggers: list[Logger]
 ) -> AvalancheStrategy:
-    stream = STREAMS[description.stream]
-    model = make_model(
-        description.scenario,
-        features=stream.features,
-        hidden=description.hidden,
-        outputs=outputs(description.scenario),
-        experiences=experiences,
-        normalised=bool(description.normalisation),
-    )
+    training = description.training
+    model = make_model(description.network, input_shape(description.data), experiences)
     parts = {
         "model": model,
-        "optimizer": torch.optim.Adam(model.parameters(), lr=description.learning_rate),
+        "optimizer": torch.optim.Adam(
+            model.parameters(), lr=training.learning_rate, eps=training.epsilon, fused=True
+        ),
         "criterion": nn.CrossEntropyLoss(),
-        "train_mb_size": description.batch_size,
-        "train_epochs": description.epochs,
+        "train_mb_size": training.batch_size,
+        "train_epochs": training.epochs or 1,
         "eval_mb_size": _EVALUATION_BATCH,
         "device": description.device,
         "plugins": [],
@@ -116,11 +167,13 @@ def _make_strategy(
     }
     settings = Settings(
         strength=description.strength or 0.0,
-        damping=description.damping,
         memory=description.memory,
-        normalisation=description.normalisation,
+        options=dict(description.options),
+        online=description.data.scenario == "online",
     )
-    return STRATEGIES[description.strategy].build(parts, settings)
+    strategy = STRATEGIES[description.strategy].build(parts, settings)
+    strategy.plugins.append(InMemoryLoader(training.iterations))
+    return strategy
 
 
 def _make_evaluator(strategy: str, loggers: list[Logger]) -> Evaluator:
@@ -140,15 +193,9 @@ def _make_evaluator(strategy: str, loggers: list[Logger]) -> Evaluator:
 
 
 def _make_loggers(description: Description, place: Place) -> list[Logger]:
-    name = "-".join(
-        str(part)
-        for part in (
-            description.stream,
-            description.scenario,
-            description.strategy,
-            description.seed,
-        )
-    )
+    data = description.data
+    parts = (data.stream, data.scenario, description.strategy, description.seed, description.name)
+    name = "-".join(str(part) for part in parts)
     return [_LOGGERS[kind](str(Path(place.log_folder) / kind / name)) for kind in place.loggers]
 
 

@@ -10,6 +10,9 @@ Benchmark: TypeAlias = Any
 Experiences: TypeAlias = Any
 """A ``CLStream`` of experiences, or a single one where Avalanche takes either."""
 
+Experience: TypeAlias = Any
+"""One experience of a stream."""
+
 Dataset: TypeAlias = Any
 """An ``AvalancheDataset``."""
 

@@ -1,7 +1,16 @@
+import socket
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.experiments.pictures import (
+    write_cifar,
+    write_core50,
+    write_omniglot,
+    write_tinyimagenet,
+)
 from tests.experiments.tiny import write_idx
 
 
@@ -11,3 +20,27 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_idx(root, "MNIST")
     write_idx(root, "FashionMNIST")
     return root
+
+
+@pytest.fixture(scope="module")
+def every_root(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder with every data set; torchvision takes them for the originals."""
+    root = tmp_path_factory.mktemp("every")
+    for name in ("MNIST", "FashionMNIST"):
+        (root / name).symlink_to(data_root / name)
+    with pytest.MonkeyPatch.context() as patch:
+        write_cifar(root, patch)
+        write_omniglot(root, patch)
+        write_tinyimagenet(root)
+        write_core50(root)
+        yield root
+
+
+@pytest.fixture
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked for something")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tomlkit
 
 from experiments import strategies
 from experiments.cli import main
@@ -37,6 +38,9 @@ BAD_REQUESTS = [
     (["--epochs", "0"], ["number of epochs '0'", "at least 1"]),
     (["--epochs", "many"], ["number of epochs 'many'"]),
     (["--processes", "0"], ["number of processes '0'", "at least 1"]),
+    (["--threads", "two"], ["number of threads 'two'", "at least 1"]),
+    (["--engine", "dusk"], ["engine 'dusk'", "nearest name is 'dask'"]),
+    (["--scheduler", "tcp://host:8786"], ["'tcp://host:8786'", "choose the engine dask"]),
     (["--strategies"], ["no strategy given"]),
     (["--strategies", "si", "si"], ["strategy 'si' is given more than once"]),
     (
@@ -50,10 +54,11 @@ BAD_REQUESTS = [
     ("command", "arguments", "named"),
     [
         (command, arguments, named)
-        for command in ("compare", "tune")
+        for command in ("compare", "tune", "options")
         for arguments, named in BAD_REQUESTS
-        # A search writes no logs.
+        # A search writes no logs, and the study of SI's options knows one strategy.
         if command == "compare" or "--loggers" not in arguments
+        if command != "options" or "--strategies" not in arguments
     ],
 )
 def test_what_cannot_be_run_is_one_clear_error_before_any_work(
@@ -77,14 +82,6 @@ def test_what_cannot_be_run_is_one_clear_error_before_any_work(
 def test_a_search_refuses_what_has_no_strength(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "--strategies", "replay"]) == 2
     assert "unknown strategy 'replay'" in capsys.readouterr().err
-
-
-def test_an_earlier_results_folder_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "trials.jsonl").touch()
-    assert main(["compare", "--results", str(tmp_path)]) == 2
-    assert "exists already" in capsys.readouterr().err
 
 
 def test_help_and_errors_answer_at_once_without_a_traceback() -> None:
@@ -112,7 +109,7 @@ def test_a_comparison_tells_records_and_draws(
         raise RuntimeError("broken on purpose")
 
     monkeypatch.setitem(
-        strategies.STRATEGIES, "mas", strategies.Strategy("MAS", broken, "lambda_reg", (1.0,))
+        strategies.STRATEGIES, "mas", strategies.Strategy("MAS", broken, "lambda_reg", (1e-3, 1e4))
     )
     chosen = ["--strategies", "naive,si", "mas", "joint", "--seeds", "0", "1"]
     place = ["--data-root", str(data_root), "--results", str(tmp_path / "results")]
@@ -125,18 +122,21 @@ def test_a_comparison_tells_records_and_draws(
     assert "results" in output
     lines = (tmp_path / "results" / "trials.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert {(row["strategy"], row["seed"]) for row in rows} == {
+    described = [row["description"] for row in rows]
+    assert {(each["strategy"], each["seed"]) for each in described} == {
         (name, seed) for name in ("naive", "si", "mas", "joint") for seed in (0, 1)
     }
     for row in rows:
-        assert (row["failure"] is None) == (row["strategy"] != "mas")
+        assert (row["failure"] is None) == (row["description"]["strategy"] != "mas")
         assert row["versions"]["si-avalanche"] != ""
-    made = {path.name for path in (tmp_path / "results").iterdir()}
+    folder = tmp_path / "results"
+    made = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert made == {
         "trials.jsonl",
         "summary.csv",
         "accuracy-split_mnist.png",
         "matrices-split_mnist-domain.png",
+        "report.html",
     }
 
     # The record alone tells the same again.
@@ -161,15 +161,36 @@ def test_the_exit_status_tells_when_everything_failed(
     assert "failed: RuntimeError" in capsys.readouterr().out
 
 
-def test_a_search_prints_a_section_and_keeps_its_record(
+def test_a_second_run_into_the_same_folder_goes_on_where_the_first_ended(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--data-root", str(data_root), "--results", str(tmp_path)]
+    assert main(["compare", *TINY, "--strategies", "naive", "--seeds", "0", *place]) == 0
+    first = (tmp_path / "trials.jsonl").read_text()
+    assert main(["compare", *TINY, "--strategies", "naive", "--seeds", "0", "1", *place]) == 0
+    second = (tmp_path / "trials.jsonl").read_text()
+    assert second.startswith(first)
+    assert len(second.splitlines()) == 2
+    assert "1 of 2 done before" in capsys.readouterr().err
+
+
+def test_a_search_tells_its_strengths_and_keeps_its_record(
     tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = ["--data-root", str(data_root), "--results", str(tmp_path / "search")]
-    assert main(["tune", *TINY, "--strategies", "si", "--seeds", "100", *place]) == 0
-    output = capsys.readouterr().out
-    assert output.startswith("[split_mnist.domain]\nnote = ")
-    assert "\nsi = " in output
+    asked = ["--strategies", "si", "--seeds", "100", "--trials", "3"]
+    assert main(["tune", *TINY, *asked, *place]) == 0
+    assert "split_mnist.toml" in capsys.readouterr().out
+    found = tomlkit.parse((tmp_path / "search" / "split_mnist.toml").read_text()).unwrap()
     lines = (tmp_path / "search" / "trials.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert sorted(row["strength"] for row in rows) == list(strategies.STRATEGIES["si"].grid)
-    assert {row["evaluation"] for row in rows} == {"validation"}
+    tried = [json.loads(line)["description"] for line in lines]
+    assert len(tried) == 3
+    assert {each["data"]["evaluation"] for each in tried} == {"validation"}
+    assert found["domain"]["si"]["strength"] in [each["strength"] for each in tried]
+
+
+def test_the_bench_times_three_ways_to_train(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--rounds", "1"]) == 0
+    told = capsys.readouterr().out
+    for way in ("Avalanche's loader", "batches from memory", "bare PyTorch loop"):
+        assert way in told

@@ -1,28 +1,51 @@
 import math
+from dataclasses import replace
 
 import pytest
 
-from experiments.records import Matrix, Result, Row
+from experiments.records import Matrix, Option, Options, Result, Row, options
 from experiments.statistics import (
     Estimate,
+    Summary,
     average_accuracy,
     backward_transfer,
+    difference,
     estimate,
     forgetting,
     summarise,
 )
-from tests.experiments.tiny import describe
+from tests.experiments.invented import describe, result
 
 # After three experiences: the first fell from a later peak, the second rose.
 MATRIX: Matrix = ((0.9, 0.1, 0.0), (1.0, 0.6, 0.2), (0.5, 0.7, 0.8))
 
 
-def result(last: float, seconds: float = 1.0, passes: float = 0.0, size: int = 0) -> Result:
-    return Result(((1.0, 0.5), (last, 1.0)), seconds, passes, size, 0.0, 0.0, 1.0)
+def row(
+    strategy: str,
+    seed: int,
+    outcome: Result | None,
+    failure: str | None = None,
+    settings: Options = (),
+) -> Row:
+    trial = replace(describe(strategy, seed=seed), options=settings)
+    return Row(trial, outcome, failure, {})
 
 
-def row(strategy: str, seed: int, outcome: Result | None, failure: str | None = None) -> Row:
-    return Row(describe(strategy, seed=seed), outcome, failure, {})
+def scored(strategy: str, *scores: float, **changes: Option) -> list[Row]:
+    """One row per seed from 0, each of one accuracy."""
+    return [
+        row(strategy, seed, result(each), settings=options(**changes))
+        for seed, each in enumerate(scores)
+    ]
+
+
+def failed(strategy: str, seed: int, reason: str = "ValueError: no") -> Row:
+    return row(strategy, seed, None, reason)
+
+
+def summary_of(strategy: str, rows: list[Row]) -> Summary:
+    (found,) = (each for each in summarise(rows) if each.description.strategy == strategy)
+    return found
 
 
 def test_average_accuracy_is_the_mean_of_the_last_row() -> None:
@@ -54,10 +77,85 @@ def test_a_single_value_has_no_interval() -> None:
     assert estimate([0.25]) == Estimate(0.25, None, 1)
 
 
+def test_a_difference_is_paired_by_seed() -> None:
+    # Far apart from seed to seed, and always by 1, 2, 3 between the two.
+    found = difference({0: 1.0, 1: 12.0, 2: 103.0}, {2: 100.0, 1: 10.0, 0: 0.0})
+    assert found is not None
+    assert found.mean == pytest.approx(2.0)
+    assert found.half_width == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert found.n == 3
+
+
+def test_seeds_of_only_one_side_are_left_out_and_n_says_so() -> None:
+    assert difference({0: 0.5, 1: 0.9}, {1: 0.75, 2: 0.1}) == Estimate(0.9 - 0.75, None, 1)
+    assert difference({0: 0.5}, {1: 0.5}) is None
+
+
+def test_equal_differences_have_an_interval_of_no_width() -> None:
+    assert difference({0: 0.5, 1: 1.0}, {0: 0.25, 1: 0.75}) == Estimate(0.25, 0.0, 2)
+
+
+def test_every_method_is_compared_with_naive_of_the_same_seeds() -> None:
+    rows = [*scored("naive", 0.25, 0.5), *scored("ewc", 0.5, 0.75, 0.1), *scored("si", 0.75)]
+    assert summary_of("ewc", rows).to_naive == Estimate(0.25, 0.0, 2)
+    assert summary_of("si", rows).to_naive == Estimate(0.5, None, 1)
+    assert summary_of("naive", rows).to_naive is None
+
+
+def test_the_best_baseline_is_neither_si_nor_a_method_that_keeps_all_data() -> None:
+    rows = [
+        *scored("naive", 0.2),
+        *scored("si", 0.75),
+        *scored("ewc", 0.5),
+        *scored("lwf", 0.4),
+        *scored("cumulative", 0.95),
+        *scored("joint", 1.0),
+    ]
+    found = {each.description.strategy: each.best for each in summarise(rows)}
+    assert {name: best.strategy for name, best in found.items() if best} == {
+        "naive": "ewc",
+        "si": "ewc",
+        "ewc": "lwf",
+        "lwf": "ewc",
+        "cumulative": "ewc",
+        "joint": "ewc",
+    }
+    assert summary_of("si", rows).to_best == Estimate(0.25, None, 1)
+    assert summary_of("joint", rows).to_best == Estimate(0.5, None, 1)
+
+
+def test_a_baseline_that_failed_on_a_seed_is_not_the_best_by_its_other_seeds() -> None:
+    rows = [*scored("si", 0.5, 0.5), *scored("ewc", 0.4, 0.4), *scored("mas", 0.9)]
+    rows.append(failed("mas", 1))
+    best = summary_of("si", rows).best
+    assert best is not None
+    assert best.strategy == "ewc"
+
+
+def test_a_baseline_on_another_network_is_no_baseline() -> None:
+    other = row("ewc", 0, result(0.9))
+    wide = replace(other.description.network, hidden=(99,))
+    other = replace(other, description=replace(other.description, network=wide))
+    assert summary_of("si", [*scored("si", 0.5), other]).to_best is None
+
+
+def test_variants_of_a_method_are_told_apart() -> None:
+    rows = scored("si", 0.5, 0.7, xi=0.1) + scored("si", 0.9, xi=0.001)
+    found = {dict(each.description.options)["xi"]: each for each in summarise(rows)}
+    assert found[0.1].n == 2
+    assert found[0.001].average_accuracy == Estimate(0.9, None, 1)
+
+
+def test_a_baseline_is_not_compared_with_a_variant_of_itself() -> None:
+    rows = [*scored("ewc", 0.5, mode="a"), *scored("ewc", 0.9, mode="b"), *scored("lwf", 0.25)]
+    best = [each.best for each in summarise(rows) if each.description.strategy == "ewc"]
+    assert [each.strategy for each in best if each] == ["lwf", "lwf"]
+
+
 def test_time_is_compared_with_naive_of_the_same_seed() -> None:
     # Seed by seed the ratios are 2, 1 and 4; over the median of Naive they would be 1, 1 and 8.
-    rows = [row("naive", s, result(1.0, t)) for s, t in enumerate((1.0, 2.0, 4.0))]
-    rows += [row("si", s, result(1.0, t)) for s, t in enumerate((2.0, 2.0, 16.0))]
+    rows = [row("naive", s, result(1.0, seconds=t)) for s, t in enumerate((1.0, 2.0, 4.0))]
+    rows += [row("si", s, result(1.0, seconds=t)) for s, t in enumerate((2.0, 2.0, 16.0))]
     naive, si = summarise(rows)
     assert naive.time_ratio == 1.0
     assert si.time_ratio == 2.0
@@ -70,23 +168,23 @@ def test_without_naive_there_is_no_ratio() -> None:
 def test_failed_trials_are_counted_apart() -> None:
     rows = [
         row("si", 0, result(0.5)),
-        row("si", 1, None, "ValueError: no"),
+        failed("si", 1),
         row("si", 2, result(0.7)),
     ]
     (summary,) = summarise(rows)
     assert summary.n == 2
     assert summary.average_accuracy is not None
     assert summary.average_accuracy.n == 2
-    assert summary.average_accuracy.mean == pytest.approx(0.8)
+    assert summary.average_accuracy.mean == pytest.approx(0.6)
     assert summary.failures == ((1, "ValueError: no"),)
 
 
 def test_a_strategy_that_always_failed_still_has_a_summary() -> None:
-    (summary,) = summarise([row("rwalk", 0, None, "KeyError: 'x'")])
+    (summary,) = summarise([failed("rwalk", 0)])
     assert summary.n == 0
     assert summary.average_accuracy is None
 
 
 def test_summaries_come_in_the_order_of_the_registry() -> None:
     rows = [row(name, 0, result(1.0)) for name in ("joint", "si", "naive")]
-    assert [summary.strategy for summary in summarise(rows)] == ["naive", "si", "joint"]
+    assert [summary.description.strategy for summary in summarise(rows)] == ["naive", "si", "joint"]

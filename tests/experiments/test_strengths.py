@@ -1,30 +1,44 @@
+from pathlib import Path
+
 import pytest
 
 from experiments.errors import StrengthsError
-from experiments.strategies import STRATEGIES, with_strength
+from experiments.strategies import COMPARED, STRATEGIES, with_strength
 from experiments.streams import SCENARIOS, STREAMS
-from experiments.strengths import read_strengths, strength_of, write_section
+from experiments.strengths import FOLDER, read_strengths, strength_of, write_strengths
 
-SECTIONS = [(stream, scenario) for stream in STREAMS for scenario in SCENARIOS]
+SEARCHED = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-@pytest.mark.parametrize(("stream", "scenario"), SECTIONS)
-def test_every_method_has_a_strength_and_every_section_says_how_it_was_found(
-    stream: str, scenario: str
+def test_only_streams_that_exist_have_strengths() -> None:
+    assert {"digits", "split_mnist"} <= set(SEARCHED) <= set(STREAMS)
+
+
+@pytest.mark.parametrize("stream", SEARCHED)
+def test_all_that_is_compared_has_a_strength_in_every_scenario_of_a_searched_stream(
+    stream: str,
 ) -> None:
-    section = read_strengths()[stream][scenario]
-    assert set(section) == {"note", *with_strength()}
-    assert len(section["note"]) > 20
-    for method in with_strength():
-        found = strength_of(stream, scenario, method)
-        assert found is not None
-        assert found > 0
+    for scenario, methods in read_strengths(stream).items():
+        assert scenario in SCENARIOS
+        assert set(COMPARED) & set(with_strength()) <= set(methods) <= set(with_strength())
+        for method in methods:
+            found = strength_of(stream, scenario, method)
+            assert found is not None
+            assert found > 0
 
 
-def test_strengths_were_not_searched_on_the_test_set() -> None:
-    for stream, scenario in SECTIONS:
-        note = read_strengths()[stream][scenario]["note"]
-        assert ("training set" in note and "100" in note) or "not searched" in note
+@pytest.mark.parametrize("stream", SEARCHED)
+def test_a_strength_is_the_best_of_what_was_tried_on_validation_data(stream: str) -> None:
+    for methods in read_strengths(stream).values():
+        for entry in methods.values():
+            if "tried" not in entry:
+                assert "not searched" in entry["note"]
+                continue
+            best = max(accuracy for _, accuracy in entry["tried"])
+            assert [entry["strength"], best] in entry["tried"]
+            assert entry["accuracy"] == best
+            assert entry["evaluation"] == "validation"
+            assert min(entry["seeds"]) >= 100
 
 
 def test_a_method_without_strength_has_none() -> None:
@@ -32,17 +46,19 @@ def test_a_method_without_strength_has_none() -> None:
         assert strength_of("digits", "task", method) is None
 
 
-def test_a_strength_that_is_not_written_down_is_an_error_that_tells_where() -> None:
-    with pytest.raises(StrengthsError, match=r"\[digits\.nowhere\].*tune"):
-        strength_of("digits", "nowhere", "si")
+@pytest.mark.parametrize(("stream", "scenario"), [("digits", "nowhere"), ("nothing", "task")])
+def test_a_strength_that_is_not_written_down_is_an_error_that_tells_how_to_find_it(
+    stream: str, scenario: str
+) -> None:
+    with pytest.raises(StrengthsError, match=rf"tune --streams {stream} --scenarios {scenario}"):
+        strength_of(stream, scenario, "si")
 
 
-def test_a_section_is_written_in_the_form_of_the_file() -> None:
-    text = write_section("digits", "task", "how", {"si": "0.5  # told"})
-    assert text == '[digits.task]\nnote = "how"\nsi = 0.5  # told\n'
-
-
-def test_every_method_is_searched_with_the_same_budget() -> None:
-    assert {len(set(STRATEGIES[method].grid)) for method in with_strength()} == {7}
-    for method in set(STRATEGIES) - set(with_strength()):
-        assert STRATEGIES[method].grid == ()
+def test_what_is_written_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.strengths.FOLDER", tmp_path)
+    entry = {"strength": 1e7, "tried": [[1.0, 0.5], [1e7, 0.75]], "training": {"epochs": 2}}
+    write_strengths(tmp_path, "digits", {("task", "si-avalanche"): entry})
+    assert read_strengths("digits") == {"task": {"si-avalanche": entry}}
+    assert strength_of("digits", "task", "si-avalanche") == 1e7
+    write_strengths(tmp_path, "digits", {("task", "si-avalanche"): {"strength": 2.0}})
+    assert strength_of("digits", "task", "si-avalanche") == 2.0

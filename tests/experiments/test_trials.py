@@ -7,7 +7,7 @@ from experiments.records import Place, Result
 from experiments.statistics import backward_transfer, forgetting
 from experiments.strategies import STRATEGIES
 from experiments.streams import SCENARIOS
-from experiments.sweep import run_trials
+from experiments.sweep import Engine, run_trials
 from tests.experiments.tiny import describe, run
 
 
@@ -108,7 +108,7 @@ def test_loggers_write_only_on_request(data_root: Path, tmp_path: Path) -> None:
     run(describe("si", strength=1.0, epochs=1), data_root)
     assert not logs.exists()
     place = Place(str(data_root), str(logs), ("tensorboard", "csv"))
-    (row,) = run_trials([describe("si", strength=1.0, epochs=1)], place, processes=1)
+    (row,) = run_trials([describe("si", strength=1.0, epochs=1)], place, Engine())
     assert row.failure is None
     written = {path.name.split(".")[0] for path in logs.rglob("*") if path.is_file()}
     assert written == {"events", "training_results", "eval_results"}

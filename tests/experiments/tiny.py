@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.records import Description, Place, Result
-from experiments.sweep import run_trials
+from experiments.records import Data, Description, Network, Place, Result, Training
+from experiments.sweep import Engine, run_trials
 
 PARTS = {"train": 12, "t10k": 6}
 
@@ -39,21 +39,18 @@ def describe(
     stream: str = "split_mnist",
 ) -> Description:
     return Description(
-        stream=stream,
-        scenario=scenario,
+        data=Data(stream, scenario),
         strategy=strategy,
-        seed=seed,
-        epochs=epochs,
         strength=strength,
-        batch_size=6,
-        hidden=8,
+        network=Network(hidden=(8, 8), head="multi" if scenario == "task" else "single"),
+        training=Training(batch_size=6, learning_rate=1e-2, epochs=epochs),
+        seed=seed,
         memory=12,
-        learning_rate=1e-2,
     )
 
 
 def run(description: Description, data_root: Path) -> Result:
     """Run a trial as a sweep does, with one thread; a failure is an error here."""
-    (row,) = run_trials([description], Place(str(data_root)), processes=1)
+    (row,) = run_trials([description], Place(str(data_root)), Engine())
     assert row.result is not None, row.failure
     return row.result

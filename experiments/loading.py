@@ -1,0 +1,148 @@
+"""Batches cut by index from tensors in memory, in Avalanche's own order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from copy import copy
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
+from avalanche.training.plugins import SupervisedPlugin
+from torch.utils.data import DataLoader
+
+from experiments.errors import BadValueError
+from experiments.streams.samples import IN_MEMORY, input_bytes
+from experiments.untyped import AvalancheStrategy, Dataset
+
+_AT_ONCE = 4096
+
+_log = logging.getLogger(__name__)
+
+
+class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
+    """Lets a strategy take its batches from tensors, cut by index, not sample by sample.
+
+    The samples and their order are those that Avalanche's loader would give for the same seed,
+    and so is the state of torch's random generator afterwards: Avalanche's own loader draws the
+    indices, over ranges of numbers in place of data sets. That holds for replay and
+    task-balanced loaders too. It differs where data are transformed at random: each sample is
+    transformed once, when the experience begins.
+
+    Has to stand last in the list of plugins: those that set ``strategy.dataloader`` themselves
+    come before it. A loader that is not one of Avalanche's reads its samples as it did, and so
+    does every loader whose tensors would not fit; ``left`` counts these, and a warning says so
+    once.
+
+    :param iterations: how many batches an epoch has, passes over the data being shuffled anew;
+        None for one pass.
+    :param limit: the most bytes of inputs to hold for training, and again for evaluation.
+    """
+
+    def __init__(self, iterations: int | None = None, limit: int = IN_MEMORY) -> None:
+        super().__init__()
+        self._iterations = iterations
+        self._limit = limit
+        self._evaluated: dict[tuple[str, int], list[torch.Tensor]] = {}
+        self.left = 0
+
+    def before_training_exp(self, strategy: AvalancheStrategy, **_kwargs: object) -> None:
+        """Replace the training loader by one that cuts the same batches from tensors."""
+        loader = strategy.dataloader
+        if self._takes(loader, held=0):
+            tensors = [_tensors(dataset, strategy.device) for dataset in loader.datasets]
+            loader = _Batches(loader, _join(tensors))
+        strategy.dataloader = _Cycle(loader, self._iterations) if self._iterations else loader
+
+    def before_eval_exp(self, strategy: AvalancheStrategy, **_kwargs: object) -> None:
+        """Replace the evaluation loader; what was evaluated before is still in memory."""
+        loader, experience = strategy.dataloader, strategy.experience
+        key = (experience.origin_stream.name, experience.current_experience)
+        held = sum(inputs.nbytes for inputs, *_ in self._evaluated.values())
+        if key not in self._evaluated:
+            if not self._takes(loader, held):
+                return
+            self._evaluated[key] = _tensors(strategy.adapted_dataset, strategy.device)
+        strategy.dataloader = _Batches(loader, self._evaluated[key])
+
+    def _takes(self, loader: object, held: int) -> bool:
+        if not isinstance(loader, MultiDatasetDataLoader):
+            self._leave("it is not one of Avalanche's loaders")
+            return False
+        size = sum(map(input_bytes, loader.datasets))
+        if held + size > self._limit:
+            self._leave(
+                f"its inputs would take {size / 2**30:.1f} GiB, and the limit is "
+                f"{self._limit / 2**30:.1f}"
+            )
+            return False
+        return True
+
+    def _leave(self, reason: str) -> None:
+        if not self.left:
+            _log.warning("a loader goes on reading sample by sample: %s", reason)
+        self.left += 1
+
+
+class _Batches:
+    """An Avalanche loader over ranges of numbers, whose batches of numbers index tensors."""
+
+    def __init__(self, loader: MultiDatasetDataLoader, tensors: list[torch.Tensor]) -> None:
+        self._tensors = tensors
+        self._indices: Any = copy(loader)
+        self._indices.datasets = _ranges([len(dataset) for dataset in loader.datasets])
+        self._indices.loader_kwargs = {**loader.loader_kwargs, "collate_fn": torch.tensor}
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        for chosen in self._indices:
+            yield [tensor[chosen] for tensor in self._tensors]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+class _Cycle:
+    """As many batches as asked for, in passes that are shuffled anew."""
+
+    def __init__(self, batches: Iterable[list[torch.Tensor]], iterations: int) -> None:
+        self._batches = batches
+        self._iterations = iterations
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        left = self._iterations
+        while left:
+            before = left
+            for batch in self._batches:
+                yield batch
+                left -= 1
+                if not left:
+                    return
+            if left == before:
+                raise BadValueError(
+                    "an experience has fewer samples than a batch, and drop_last leaves out what "
+                    "is not a full batch: choose a smaller batch"
+                )
+
+    def __len__(self) -> int:
+        return self._iterations
+
+
+def _ranges(lengths: list[int]) -> list[range]:
+    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
+    return [range(end - length, end) for length, end in zip(lengths, ends, strict=True)]
+
+
+def _tensors(dataset: Dataset, device: torch.device) -> list[torch.Tensor]:
+    batches = DataLoader(
+        dataset,
+        batch_size=_AT_ONCE,
+        collate_fn=dataset.collate_fn,
+        # A generator of its own: a loader draws a seed, which would not be drawn without us.
+        generator=torch.Generator(),
+    )
+    return [tensor.to(device) for tensor in _join([list(batch) for batch in batches])]
+
+
+def _join(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
