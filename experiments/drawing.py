@@ -30,11 +30,11 @@ class Cost:
     """A cost to draw accuracy against.
 
     :param heading: the axis' label.
-    :param of: the cost of a variant, or None where it is not known.
+    :param of: the cost of a variant with results.
     """
 
     heading: str
-    of: Callable[[Variant], float | None]
+    of: Callable[[Variant], float]
 
 
 def draw_curves(panel: Axes, variants: Sequence[Variant]) -> list[Line2D]:
@@ -155,6 +155,8 @@ def draw_cost(panel: Axes, variants: Sequence[Variant], cost: Cost) -> list[Line
         panel.errorbar(*where, 100 * (point.half_width or 0.0), color=look["color"], lw=1)
         marks += panel.plot(*where, **mark)
     panel.set(xlabel=cost.heading, ylabel="average accuracy (%)")
-    panel.set_xlim(left=0)
+    # Costs start at zero, and marks stand clear of the border.
+    largest = max(cost.of(variant) for variant in variants) or 1.0
+    panel.set_xlim(-0.05 * largest, 1.06 * largest)
     _tidy(panel)
     return marks

@@ -16,7 +16,7 @@ Look = dict[str, Any]
 # Colours that stay apart under the common colour-blindnesses (Okabe and Ito), with a line style
 # or marker of their own where a colour has to serve twice. SI is the only heavy line.
 LOOKS: dict[str, Look] = {
-    "naive": {"color": "#8a8a8a", "marker": "x"},
+    "naive": {"color": "#a6a6a6", "marker": "x", "linewidth": 2.0},
     "si": {"color": "#d55e00", "linewidth": 2.8, "marker": "o", "zorder": 5},
     "si-avalanche": {"color": "#000000", "linestyle": (0, (2, 2)), "marker": "."},
     "ewc": {"color": "#0072b2", "marker": "s"},
@@ -44,7 +44,9 @@ def looks_for(variants: Sequence[Variant]) -> list[Look]:
     """
     names = [variant.description.strategy for variant in variants]
     return [
-        look_of(name) if names.count(name) == 1 else _shade(names[:i].count(name), names.count(name))
+        look_of(name)
+        if names.count(name) == 1
+        else _shade(names[:i].count(name), names.count(name))
         for i, name in enumerate(names)
     ]
 

@@ -15,9 +15,10 @@ from rich.text import Text
 
 from experiments.statistics import Estimate, Summary
 from experiments.strategies import STRATEGIES
-from experiments.streams import SCENARIOS, STREAMS
+from experiments.variants import label_among, panel_title
 
 SUMMARY = "summary.csv"
+_ESTIMATES = ("average_accuracy", "forgetting", "backward_transfer", "to_naive", "to_best")
 # Wide enough for every column, so that nothing is cut where the terminal's width is unknown.
 WIDTH = 80
 _LABEL_WIDTH = 1 + max(len(strategy.label) for strategy in STRATEGIES.values())
@@ -46,21 +47,27 @@ def print_report(summaries: Sequence[Summary], console: Console) -> None:
     :param summaries: what to tell, in order.
     :param console: where to.
     """
-    for (stream, scenario), group in groupby(summaries, lambda s: (s.stream, s.scenario)):
-        rows = list(group)
-        title = f"{STREAMS[stream].title}, {SCENARIOS[scenario]}"
-        console.print(Text(f"\n{title[0].upper()}{title[1:]}", style="bold"))
-        console.print(_table([row for row in rows if row.n]))
-        for row in rows:
-            _print_failures(row, console)
+    every = [summary.description.data for summary in summaries]
+    for data, group in groupby(summaries, lambda summary: summary.description.data):
+        labelled = _labelled(list(group))
+        console.print(Text(f"\n{panel_title(data, every)}", style="bold"))
+        console.print(_table([(label, row) for label, row in labelled if row.n]))
+        for label, row in labelled:
+            _print_failures(label, row, console)
     console.print()
     console.print(Text(_LEGEND, style="dim"), width=WIDTH)
 
 
-def _table(rows: Iterable[Summary]) -> Table:
+def _labelled(summaries: Sequence[Summary]) -> list[tuple[str, Summary]]:
+    descriptions = [summary.description for summary in summaries]
+    return [(label_among(each.description, descriptions), each) for each in summaries]
+
+
+def _table(rows: Iterable[tuple[str, Summary]]) -> Table:
     # The width is spread over the columns, so that narrow contents stand apart and wide ones fit.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, width=WIDTH)
-    table.add_column("\nstrategy", no_wrap=True, min_width=_LABEL_WIDTH - 1)
+    # A variant's label may be long; what a method is called alone stays on one line.
+    table.add_column("\nstrategy", overflow="fold", min_width=_LABEL_WIDTH - 1)
     for heading in (
         "average\naccuracy",
         "\nforgetting",
@@ -71,15 +78,14 @@ def _table(rows: Iterable[Summary]) -> Table:
         "\nstate",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        style = "bold" if row.strategy == "si" else None
-        table.add_row(*_cells(row), style=style)
+    for label, row in rows:
+        style = "bold" if row.description.strategy == "si" else None
+        table.add_row(Text(label), *_cells(row), style=style)
     return table
 
 
 def _cells(row: Summary) -> list[str]:
     return [
-        STRATEGIES[row.strategy].label,
         percent(row.average_accuracy),
         percent(row.forgetting),
         percent(row.backward_transfer),
@@ -94,15 +100,18 @@ def _short(number: float) -> str:
     return f"{number:.1f}".removesuffix(".0").replace("-0", "0")
 
 
-def _print_failures(row: Summary, console: Console) -> None:
+def _print_failures(label: str, row: Summary, console: Console) -> None:
     reasons: dict[str, list[str]] = {}
     for seed, reason in row.failures:
         reasons.setdefault(reason, []).append(str(seed))
     for reason, seeds in reasons.items():
         which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
-        label = STRATEGIES[row.strategy].label.ljust(_LABEL_WIDTH)
         text = Text(f"failed: {reason} ({which})", style="red")
-        console.print(Text(label), end="")
+        if len(label) < _LABEL_WIDTH:
+            console.print(Text(label.ljust(_LABEL_WIDTH)), end="")
+        else:
+            console.print(Text(label), width=WIDTH)
+            console.print(" " * _LABEL_WIDTH, end="")
         # The label is on the line already: only the lines that follow are indented.
         lines = text.wrap(console, WIDTH - _LABEL_WIDTH)
         console.print(lines[0])
@@ -142,7 +151,8 @@ def write_summary(summaries: Iterable[Summary], folder: Path) -> Path:
     :return: the file.
     """
     path = folder / SUMMARY
-    rows = [_record(summary) for summary in summaries]
+    groups = groupby(summaries, lambda summary: summary.description.data)
+    rows = [_record(label, row) for _, group in groups for label, row in _labelled(list(group))]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -150,16 +160,16 @@ def write_summary(summaries: Iterable[Summary], folder: Path) -> Path:
     return path
 
 
-def _record(row: Summary) -> dict[str, object]:
+def _record(label: str, row: Summary) -> dict[str, object]:
     record: dict[str, object] = {
-        "stream": row.stream,
-        "scenario": row.scenario,
-        "strategy": row.strategy,
-        "label": STRATEGIES[row.strategy].label,
-        "strength": row.strength,
+        "stream": row.description.data.stream,
+        "scenario": row.description.data.scenario,
+        "strategy": row.description.strategy,
+        "label": label,
+        "strength": row.description.strength,
         "n": row.n,
     }
-    for name in ("average_accuracy", "forgetting", "backward_transfer"):
+    for name in _ESTIMATES:
         value: Estimate | None = getattr(row, name)
         record[name] = value.mean if value else None
         record[f"{name}_half_width"] = value.half_width if value else None

@@ -16,7 +16,6 @@ from experiments.streams import SCENARIOS, STREAMS
 _WORDS = {
     "inputs": "pixels",
     "first_plain": "first experience plain",
-    "online": "online parts",
     "evaluation": "evaluated on",
     "kind": "network",
     "hidden": "hidden layers",
@@ -24,7 +23,7 @@ _WORDS = {
     "zero_head": "head starts at zero",
     "normalised": "batch normalisation",
     "memory": "replay memory",
-    "reset_optimizer": "optimiser reset",
+    "reset": "optimiser reset",
     "epsilon": "Adam's epsilon",
     "drop_last": "last batch dropped",
 }
@@ -128,7 +127,7 @@ def make_panels(rows: Iterable[Row]) -> list[Panel]:
     for row in rows:
         by_data.setdefault(row.description.data, []).append(row)
     order = sorted(by_data, key=_place_of_data)
-    return [Panel(_title(data, order), data, _variants(by_data[data])) for data in order]
+    return [Panel(panel_title(data, order), data, _variants(by_data[data])) for data in order]
 
 
 def label_of(strategy: str) -> str:
@@ -163,6 +162,7 @@ def settings_of(description: Description) -> dict[str, str]:
     written = {**parts["data"], **parts["network"], **parts["training"]}
     written |= {"memory": description.memory, "device": description.device}
     settings = {in_words(name): text_of(value) for name, value in written.items()}
+    settings["experiences"] = text_of(description.data.experiences or "all")
     if description.strength is not None:
         settings[strength] = text_of(description.strength)
     return settings | {
@@ -202,7 +202,9 @@ def printable(text: str) -> str:
     :param text: any.
     :return: the text with a replacement character for each of them.
     """
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -215,7 +217,13 @@ def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
     return [name for name in names if len({each.get(name, "default") for each in settings}) > 1]
 
 
-def _title(data: Data, others: Sequence[Data]) -> str:
+def panel_title(data: Data, others: Sequence[Data]) -> str:
+    """Name the data of a panel.
+
+    :param data: the data.
+    :param others: all data that it is told beside.
+    :return: the stream and the scenario, and every setting in which data of both are not the same.
+    """
     alike = [
         {in_words(name): text_of(value) for name, value in asdict(each).items()}
         for each in (data, *others)
@@ -230,10 +238,16 @@ def _variants(rows: Iterable[Row]) -> tuple[Variant, ...]:
     for row in rows:
         groups.setdefault(replace(row.description, seed=0), []).append(row)
     order = sorted(groups, key=_place_of_variant)
-    return tuple(Variant(_label(which, order), tuple(groups[which])) for which in order)
+    return tuple(Variant(label_among(which, order), tuple(groups[which])) for which in order)
 
 
-def _label(which: Description, others: Sequence[Description]) -> str:
+def label_among(which: Description, others: Sequence[Description]) -> str:
+    """Name a variant.
+
+    :param which: its description; the seed says nothing.
+    :param others: the descriptions that it stands beside, its own too.
+    :return: the method's label, and every setting in which not all variants of it are the same.
+    """
     alike = [settings_of(each) for each in others if each.strategy == which.strategy]
     own = settings_of(which)
     parts = [

@@ -11,7 +11,15 @@ from experiments.records import Data, Row, row_to_dict
 from experiments.report.tables import duration
 from experiments.statistics import average_accuracy
 from experiments.strategies import STRATEGIES
-from experiments.variants import Panel, Variant, differing, in_words, settings_of
+from experiments.variants import (
+    Panel,
+    Variant,
+    differing,
+    in_words,
+    label_of,
+    settings_of,
+    title_of,
+)
 
 # All matrices of 300 trials over 5 experiences fit, those over 100 do not.
 DATA_BUDGET = 1_500_000
@@ -77,19 +85,34 @@ class Place:
 
 
 def shared_settings(rows: Sequence[Row]) -> list[Fact]:
-    """Tell the settings, those that are the same in every trial by their value.
+    """Tell what was run, and every setting that is not a method's own.
 
     :param rows: the trials.
-    :return: every setting but the methods' own, with all its values if it has several.
+    :return: streams, methods, seeds, and the settings, each with all its values; a setting that
+        no trial has is left out.
     """
     settings = [settings_of(row.description) for row in rows]
+    which = [row.description for row in rows]
+    seeds = (str(seed) for seed in sorted({each.seed for each in which}))
+    first = [
+        Fact(
+            "streams and scenarios", _all(title_of(e.data.stream, e.data.scenario) for e in which)
+        ),
+        Fact("methods", _all(label_of(each.strategy) for each in which)),
+        Fact("seeds", ", ".join(seeds)),
+    ]
     own = {strategy.strength for strategy in STRATEGIES.values()} | {"strength"}
     names = dict.fromkeys(name for each in settings for name in each)
-    return [
+    told = [
         Fact(name, _values(each[name] for each in settings if name in each))
         for name in names
         if name not in own and not name.startswith("option ") and name not in _IN_HEADINGS
     ]
+    return first + [fact for fact in told if fact.value != "none"]
+
+
+def _all(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(values))
 
 
 def versions(rows: Iterable[Row]) -> list[Fact]:

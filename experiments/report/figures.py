@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -20,7 +20,6 @@ from experiments.drawing import (
     mean_matrix,
 )
 from experiments.report.inline import figure_style, inline
-from experiments.statistics import average_accuracy
 from experiments.variants import Panel, Variant, best_of_each, label_of
 
 # More lines than this cannot be told apart.
@@ -28,7 +27,7 @@ _MOST_LINES = 12
 # Beyond this many variants on the same data, only the best of each strategy shows its matrix.
 MOST_MATRICES = 24
 _WIDTH = 4.1
-_LINE_OF_LEGEND = 0.175
+_LINE_OF_LEGEND = 0.18
 _SHORT_LABEL = 20
 _LEGEND_WIDTH = 46
 
@@ -83,7 +82,7 @@ def matrices(panel: Panel, key: str) -> list[Picture]:
 def _matrix(panel: Panel, variant: Variant, key: str) -> Picture:
     lines, columns = mean_matrix(variant).shape
     with figure_style():
-        figure = Figure(figsize=(2.3, 2.15 * max(0.4, lines / columns)), layout="constrained")
+        figure = Figure(figsize=(2.2, 2.0 * max(0.4, lines / columns)), layout="constrained")
         axes = figure.subplots()
         draw_matrix(axes, variant)
         axes.set(xlabel="evaluated on", ylabel="learnt")
@@ -119,8 +118,9 @@ def _cost_picture(panel: Panel, variants: Sequence[Variant], cost: Cost, key: st
 
 
 def _time(panel: Panel, variants: Sequence[Variant]) -> Cost:
-    ratios = {variant.label: time_ratio(panel, variant) for variant in variants}
-    if None in ratios.values():
+    told = {variant.label: time_ratio(panel, variant) for variant in variants}
+    ratios = {label: ratio for label, ratio in told.items() if ratio is not None}
+    if len(ratios) < len(told):
         return Cost("time per iteration (ms)", lambda variant: 1e3 * seconds(variant))
     return Cost("time per iteration, times Naive's", lambda variant: ratios[variant.label])
 
@@ -184,11 +184,7 @@ def _selections(panel: Panel) -> Iterator[tuple[str, Sequence[Variant]]]:
 
 
 def _told(variants: Sequence[Variant]) -> str:
-    means = [
-        100 * fmean(average_accuracy(result.accuracy) for result in variant.results.values())
-        for variant in variants
-    ]
-    ends = [f"{each.label} {mean:.1f} %" for each, mean in zip(variants, means, strict=True)]
+    ends = [f"{each.label} {100 * each.mean_accuracy:.1f} %" for each in variants]
     return f"average accuracy at the end: {'; '.join(ends)}"
 
 
@@ -197,7 +193,9 @@ def _legend_columns(variants: Sequence[Variant]) -> int:
 
 
 def _legend_labels(variants: Sequence[Variant]) -> list[str]:
-    return [textwrap.fill(variant.label, _LEGEND_WIDTH) for variant in variants]
+    # A setting's name and its value stay on one line.
+    joined = (variant.label.replace(" = ", "\u00a0=\u00a0") for variant in variants)
+    return [textwrap.fill(label, _LEGEND_WIDTH) for label in joined]
 
 
 def _height(axes: float, variants: Sequence[Variant]) -> float:

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -13,13 +14,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 # Text stays text: it can be read aloud, searched and copied. A dollar sign means nothing here.
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "text.parse_math": False,
-    "font.size": 8.5,
+    "font.size": 9,
     "axes.titlesize": 9.5,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9,
     "axes.linewidth": 0.6,
 }
 _DOTS_PER_INCH = 144

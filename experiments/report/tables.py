@@ -17,7 +17,7 @@ from experiments.variants import Panel, Variant, best_of_each
 class Cell:
     """A mean and half its interval.
 
-    :param mean: as text; ``"–"`` where there is none.
+    :param mean: as text; a dash where there is none.
     :param half_width: as text; empty without an interval.
     :param note: what has to be known beside it, such as a smaller ``n``.
     """
@@ -27,7 +27,7 @@ class Cell:
     note: str = ""
 
 
-NOTHING = Cell("–")
+NOTHING = Cell("\N{EN DASH}")
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def _measured(panel: Panel, variant: Variant) -> tuple[Cell, ...]:
 class Glance:
     """How SI fared, for the top of the page.
 
-    :param gain: over Naive, in points; ``NOTHING`` where there is no Naive to hold it against.
+    :param gain: over Naive, in points; None where there is no Naive to hold it against.
     """
 
     title: str
     label: str
     accuracy: Cell
-    gain: Cell
+    gain: Cell | None
     n: int
 
 
@@ -103,7 +103,13 @@ def glance(panel: Panel, variant: Variant) -> Glance:
     """
     accuracy = percent(estimate_of(variant, average_accuracy))
     gain = to_naive(panel, variant)
-    return Glance(panel.title, variant.label, accuracy, gain, len(variant.results))
+    return Glance(
+        panel.title,
+        variant.label,
+        accuracy,
+        gain if gain != NOTHING else None,
+        len(variant.results),
+    )
 
 
 def _n(value: Estimate | None) -> int:
@@ -147,9 +153,7 @@ def accuracies(variant: Variant) -> dict[int, float]:
     return {seed: average_accuracy(each.accuracy) for seed, each in variant.results.items()}
 
 
-def estimate_of(
-    variant: Variant, metric: Callable[[Matrix], float | None]
-) -> Estimate | None:
+def estimate_of(variant: Variant, metric: Callable[[Matrix], float | None]) -> Estimate | None:
     """Estimate a metric over seeds.
 
     :param variant: any.
@@ -271,9 +275,7 @@ def against_ewc(panel: Panel) -> Table | None:
     return Table(panel.title, headings, tuple(lines))
 
 
-def _over(
-    methods: Iterable[Variant], metric: Callable[[Matrix], float | None]
-) -> tuple[Cell, ...]:
+def _over(methods: Iterable[Variant], metric: Callable[[Matrix], float | None]) -> tuple[Cell, ...]:
     return tuple(percent(estimate_of(variant, metric)) for variant in methods)
 
 

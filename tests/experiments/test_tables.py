@@ -7,10 +7,12 @@ from rich.console import Console
 
 from experiments.plots import draw_all
 from experiments.records import Matrix, Result, Row
-from experiments.report import WIDTH, percent, print_report, size, write_summary
 from experiments.statistics import Estimate, Summary, summarise
 from experiments.strategies import STRATEGIES
 from experiments.streams import SCENARIOS
+from experiments.tables import WIDTH, percent, print_report, size, write_summary
+from tests.experiments.made_up import describe as describe_made_up
+from tests.experiments.made_up import ended, on_experiences, search
 from tests.experiments.tiny import describe
 
 REASON = "KeyError: 'a parameter with a long name that no strategy ever saw before this one'"
@@ -92,7 +94,7 @@ def test_summary_csv_has_a_row_per_summary(rows: list[Row], tmp_path: Path) -> N
     summaries: list[Summary] = summarise(rows)
     with write_summary(summaries, tmp_path).open(newline="") as file:
         written = list(csv.DictReader(file))
-    assert len(written) == len(summaries) == 33
+    assert len(written) == len(summaries) == len(STRATEGIES) * len(SCENARIOS)
     naive, rwalk = written[0], next(row for row in written if row["strategy"] == "rwalk")
     assert float(naive["average_accuracy"]) == pytest.approx(0.28)
     assert naive["n"] == "3"
@@ -100,16 +102,52 @@ def test_summary_csv_has_a_row_per_summary(rows: list[Row], tmp_path: Path) -> N
     assert REASON in rwalk["failures"]
 
 
+def few(rows: list[Row]) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if row.description.strategy in ("naive", "si", "joint")
+        and row.description.data.scenario in ("task", "domain")
+    ]
+
+
 def test_figures_are_drawn_from_rows_alone(rows: list[Row], tmp_path: Path) -> None:
-    paths = draw_all(rows, tmp_path)
+    paths = draw_all(few(rows), tmp_path)
     assert [path.name for path in paths] == [
         "accuracy-split_mnist.png",
         "matrices-split_mnist-task.png",
         "matrices-split_mnist-domain.png",
-        "matrices-split_mnist-class.png",
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
 def test_nothing_is_drawn_where_everything_failed(tmp_path: Path) -> None:
     assert draw_all([Row(describe("si"), None, REASON, {})], tmp_path) == []
+
+
+def test_variants_of_a_method_are_told_apart_in_the_terminal_and_in_the_summary(
+    tmp_path: Path,
+) -> None:
+    summaries = summarise(search(strengths=2, seeds=1))
+    file = io.StringIO()
+    print_report(summaries, Console(file=file, width=WIDTH, highlight=False))
+    flat = " ".join(file.getvalue().split())
+    assert "c = 1" in flat
+    assert "c = 10" in flat
+    with write_summary(summaries, tmp_path).open(newline="") as written:
+        labels = [row["label"] for row in csv.DictReader(written)]
+    assert labels[:2] == ["SI (si-avalanche), c = 1", "SI (si-avalanche), c = 10"]
+
+
+def test_figures_take_the_number_of_experiences_from_the_matrices(tmp_path: Path) -> None:
+    rows = [
+        ended(on_experiences(describe_made_up(strategy), count), experiences=count)
+        for count in (1, 12)
+        for strategy in ("naive", "si", "joint")
+    ]
+    names = [path.name for path in draw_all(rows, tmp_path)]
+    assert names == [
+        "accuracy-split_mnist.png",
+        "matrices-split_mnist-domain.png",
+        "matrices-split_mnist-domain-2.png",
+    ]
