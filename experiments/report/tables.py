@@ -189,7 +189,7 @@ def costs(panel: Panel) -> Table:
     """
     return Table(
         panel.title,
-        ("method", "time per iteration", "times Naive's", "extra passes", "state", "trial", "n"),
+        ("method", "ms per iteration", "times Naive's", "extra passes", "state", "trial (s)", "n"),
         tuple(
             Line(variant.label, _cost(panel, variant), _is_si(variant)) for variant in panel.ended
         ),
@@ -199,11 +199,11 @@ def costs(panel: Panel) -> Table:
 def _cost(panel: Panel, variant: Variant) -> tuple[Cell, ...]:
     ratio = time_ratio(panel, variant)
     return (
-        Cell(milliseconds(seconds(variant))),
+        Cell(f"{1e3 * seconds(variant):.3g}"),
         NOTHING if ratio is None else Cell(f"{ratio:.2f}"),
         Cell(passes(_passes(variant))),
         Cell(size(state(variant))),
-        Cell(duration(_duration(variant))),
+        Cell(f"{_duration(variant):.3g}"),
         Cell(str(len(variant.results))),
     )
 

@@ -136,6 +136,14 @@ def test_a_difference_of_fewer_seeds_says_of_how_many(tmp_path: Path) -> None:
     assert "n = 2 3" in page_of(rows, tmp_path).told("results")
 
 
+def test_what_each_method_cost_is_told_with_units(compared: Page) -> None:
+    told = compared.told("cost")
+    heading = "method ms per iteration times Naive's extra passes state trial (s) n"
+    assert heading in told
+    assert "Naive 1.0" in told
+    assert "1.00 0 0 B 20 3" in told
+
+
 def test_si_is_held_against_ewc_in_time_passes_and_memory(compared: Page) -> None:
     told = compared.told("ewc")
     for measure in ("time per iteration", "passes beyond training 0 1", "state held", "n = 3"):
