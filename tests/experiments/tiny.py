@@ -43,7 +43,12 @@ def describe(
         strategy=strategy,
         strength=strength,
         network=Network(hidden=(8, 8), head="multi" if scenario == "task" else "single"),
-        training=Training(batch_size=6, learning_rate=1e-2, epochs=epochs),
+        training=Training(
+            batch_size=6,
+            learning_rate=1e-2,
+            # An online stream is seen once.
+            epochs=1 if scenario == "online" else epochs,
+        ),
         seed=seed,
         memory=12,
     )
