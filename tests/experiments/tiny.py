@@ -12,6 +12,9 @@ from experiments.sweep import Engine, run_trials
 
 PARTS = {"train": 12, "t10k": 6}
 
+# They go over the data again at each mini-batch, and are refused.
+NOT_ONLINE = ("ewc", "cumulative", "scratch")
+
 
 def write_idx(data_root: Path, name: str) -> None:
     """Write images of ten classes, each bright in rows of its own, PARTS[...] of each class."""
