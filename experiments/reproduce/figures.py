@@ -151,9 +151,7 @@ def _line(
     panel.errorbar(places, means, halves, fmt="o-", lw=1.6, label=label, **look)
 
 
-def _hollow(
-    panel: Axes, places: NDArray[Any], published: Sequence[float], number: int
-) -> None:
+def _hollow(panel: Axes, places: NDArray[Any], published: Sequence[float], number: int) -> None:
     colour = _COLOURS[number % len(_COLOURS)]
     values = 100 * np.asarray(published)
     panel.plot(places, values, "s", mfc="white", mec=colour, ms=6, mew=1.4, zorder=4, ls="none")
