@@ -44,7 +44,9 @@ def looks_for(variants: Sequence[Variant]) -> list[Look]:
     """
     names = [variant.description.strategy for variant in variants]
     return [
-        look_of(name) if names.count(name) == 1 else _shade(names[:i].count(name), names.count(name))
+        look_of(name)
+        if names.count(name) == 1
+        else _shade(names[:i].count(name), names.count(name))
         for i, name in enumerate(names)
     ]
 

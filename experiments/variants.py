@@ -202,7 +202,9 @@ def printable(text: str) -> str:
     :param text: any.
     :return: the text with a replacement character for each of them.
     """
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:

@@ -17,9 +17,7 @@ REPORT = "report.html"
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
-def write_report(
-    rows: Sequence[Row], folder: Path, title: str, notes: Sequence[str] = ()
-) -> Path:
+def write_report(rows: Sequence[Row], folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
     """Write the report of a results folder: one file, that reads and prints without any other.
 
     :param rows: the trials, ended or failed, of any streams, scenarios, strategies and options.

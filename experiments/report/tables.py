@@ -147,9 +147,7 @@ def accuracies(variant: Variant) -> dict[int, float]:
     return {seed: average_accuracy(each.accuracy) for seed, each in variant.results.items()}
 
 
-def estimate_of(
-    variant: Variant, metric: Callable[[Matrix], float | None]
-) -> Estimate | None:
+def estimate_of(variant: Variant, metric: Callable[[Matrix], float | None]) -> Estimate | None:
     """Estimate a metric over seeds.
 
     :param variant: any.
@@ -271,9 +269,7 @@ def against_ewc(panel: Panel) -> Table | None:
     return Table(panel.title, headings, tuple(lines))
 
 
-def _over(
-    methods: Iterable[Variant], metric: Callable[[Matrix], float | None]
-) -> tuple[Cell, ...]:
+def _over(methods: Iterable[Variant], metric: Callable[[Matrix], float | None]) -> tuple[Cell, ...]:
     return tuple(percent(estimate_of(variant, metric)) for variant in methods)
 
 
