@@ -17,8 +17,9 @@ from experiments.reproduce.outcomes import Outcome
 from experiments.statistics import Estimate
 from experiments.streams import SCENARIOS
 
-# Okabe and Ito, in the order in which the runs of a protocol come: the plain one is grey.
-_COLOURS = ("#8a8a8a", "#d55e00", "#0072b2", "#009e73", "#cc79a7")
+# Okabe and Ito: SI is warm, whatever stands beside it; the plain run is grey.
+_COLOURS = {"naive": ("#8a8a8a",), "si": ("#d55e00", "#e69f00")}
+_OTHERS = ("#0072b2", "#009e73", "#cc79a7")
 _DOTS_PER_INCH = 150
 
 
@@ -51,19 +52,32 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=layout)
 
 
+def _colours(outcomes: Sequence[Outcome]) -> list[str]:
+    used: dict[str, list[str]] = {}
+    chosen = []
+    for each in outcomes:
+        strategy = each.run.description.strategy
+        left = used.setdefault(
+            strategy if strategy in _COLOURS else "", list(_COLOURS.get(strategy, _OTHERS))
+        )
+        chosen.append(left.pop(0))
+    return chosen
+
+
 def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     tasks = len(outcomes[0].tasks)
+    colours = _colours(outcomes)
     figure = _figure(2.1 * (tasks + 1) + 0.6, 3.4)
     axes = figure.subplots(1, tasks + 1, sharey=True)
     numbers = np.arange(1.0, tasks + 1)
     for task, panel in enumerate(axes[:-1]):
-        for number, each in enumerate(outcomes):
-            _line(panel, numbers[task:], each.per_task[task][task:], number, each.run.label)
+        for colour, each in zip(colours, outcomes, strict=True):
+            _line(panel, numbers[task:], each.per_task[task][task:], colour, each.run.label)
             if each.run.published.tasks and not each.reduced:
-                _hollow(panel, numbers[-1:], each.run.published.tasks[task : task + 1], number)
+                _hollow(panel, numbers[-1:], each.run.published.tasks[task : task + 1], colour)
         panel.set_title(f"task {task + 1}", fontsize=10)
-    for number, each in enumerate(outcomes):
-        _curve_of(axes[-1], each, number)
+    for colour, each in zip(colours, outcomes, strict=True):
+        _curve_of(axes[-1], each, colour)
     axes[-1].set_title("average so far", fontsize=10, fontweight="bold")
     for panel in axes:
         _plain(panel)
@@ -78,10 +92,10 @@ def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
 def _curve(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     figure = _figure(7.2, 4.2)
     panel = figure.subplots()
-    for number, each in enumerate(outcomes):
-        _curve_of(panel, each, number)
+    for colour, each in zip(_colours(outcomes), outcomes, strict=True):
+        _curve_of(panel, each, colour)
     panel.set_xticks(range(1, len(outcomes[0].tasks) + 1))
-    panel.set(xlabel="tasks learnt", ylabel="average accuracy on the tasks so far (%)")
+    panel.set(xlabel="tasks learnt", ylabel="average accuracy so far (%)")
     _plain(panel)
     _legend(figure, panel)
     return figure
@@ -92,16 +106,15 @@ def _bars(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     figure = _figure(1.3 * (tasks + 1) + 2, 4)
     panel = figure.subplots()
     width = 0.8 / len(outcomes)
-    for number, each in enumerate(outcomes):
+    for number, (colour, each) in enumerate(zip(_colours(outcomes), outcomes, strict=True)):
         assert each.mean is not None
         places = np.arange(tasks + 1) + (number - (len(outcomes) - 1) / 2) * width
         heights, halves = _percent([*each.tasks, each.mean])
-        colour = _COLOURS[number % len(_COLOURS)]
         panel.bar(places, heights, 0.9 * width, color=colour, label=each.run.label)
         panel.errorbar(places, heights, halves, fmt="none", ecolor="black", lw=1)
         if not each.reduced:
             published = [*each.run.published.tasks, each.run.published.mean]
-            _hollow(panel, places, published, number)
+            _hollow(panel, places, published, "black")
     panel.set_xticks(range(tasks + 1), [*(f"task {t + 1}" for t in range(tasks)), "mean"])
     panel.set_ylabel("accuracy after the last task (%)")
     _plain(panel)
@@ -115,9 +128,9 @@ def _scenarios(protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for panel, scenario in zip(axes, shown, strict=True):
         inside = [o for o in outcomes if o.run.description.data.scenario == scenario]
-        for place, each in enumerate(reversed(inside)):
+        inside.reverse()
+        for place, (colour, each) in enumerate(zip(_colours(inside), inside, strict=True)):
             assert each.mean is not None
-            colour = _COLOURS[(len(inside) - 1 - place) % len(_COLOURS)]
             mean, half = 100 * each.mean.mean, 100 * (each.mean.half_width or 0.0)
             panel.errorbar(mean, place, xerr=half, fmt="o", color=colour, capsize=3, ms=7)
             if not each.reduced:
@@ -125,7 +138,7 @@ def _scenarios(protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
                 look: dict[str, Any] = {"fmt": "o", "mfc": "white", "color": colour, "ms": 7}
                 place_of = (100 * each.run.published.mean, place - 0.25)
                 panel.errorbar(*place_of, xerr=error, capsize=3, **look)
-        panel.set_yticks(range(len(inside)), [each.run.label for each in reversed(inside)])
+        panel.set_yticks(range(len(inside)), [each.run.label for each in inside])
         panel.set_ylim(-0.7, len(inside) - 0.5)
         panel.margins(x=0.12)
         panel.set(title=SCENARIOS[scenario], xlabel="mean accuracy (%)")
@@ -136,25 +149,24 @@ def _scenarios(protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
 _FORMS = {"panels": _panels, "curve": _curve, "bars": _bars, "scenarios": _scenarios}
 
 
-def _curve_of(panel: Axes, each: Outcome, number: int) -> None:
+def _curve_of(panel: Axes, each: Outcome, colour: str) -> None:
     numbers = np.arange(1.0, len(each.curve) + 1)
-    _line(panel, numbers, each.curve, number, each.run.label)
+    _line(panel, numbers, each.curve, colour, each.run.label)
     if each.run.published.curve and not each.reduced:
-        _hollow(panel, numbers, each.run.published.curve, number)
+        _hollow(panel, numbers, each.run.published.curve, colour)
 
 
 def _line(
-    panel: Axes, places: NDArray[Any], estimates: Sequence[Estimate], number: int, label: str
+    panel: Axes, places: NDArray[Any], estimates: Sequence[Estimate], colour: str, label: str
 ) -> None:
     means, halves = _percent(estimates)
-    look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "ms": 4.5, "capsize": 2}
+    look: dict[str, Any] = {"color": colour, "ms": 4.5, "capsize": 2}
     panel.errorbar(places, means, halves, fmt="o-", lw=1.6, label=label, **look)
 
 
-def _hollow(panel: Axes, places: NDArray[Any], published: Sequence[float], number: int) -> None:
-    colour = _COLOURS[number % len(_COLOURS)]
+def _hollow(panel: Axes, places: NDArray[Any], published: Sequence[float], colour: str) -> None:
     values = 100 * np.asarray(published)
-    panel.plot(places, values, "s", mfc="white", mec=colour, ms=6, mew=1.4, zorder=4, ls="none")
+    panel.plot(places, values, "s", mfc="none", mec=colour, ms=7, mew=1.2, zorder=4, ls="none")
 
 
 def _percent(estimates: Sequence[Estimate]) -> tuple[Any, Any]:
@@ -170,4 +182,4 @@ def _plain(panel: Axes, axis: Literal["x", "y"] = "y") -> None:
 
 def _legend(figure: Figure, panel: Axes) -> None:
     handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)

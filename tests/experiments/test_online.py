@@ -13,8 +13,7 @@ from experiments.streams.online import online_parts
 from experiments.trial import run_trial
 from experiments.untyped import Experience
 from si_avalanche import SIPlugin
-
-NOT_ONLINE = ("ewc", "cumulative", "scratch")
+from tests.experiments.tiny import NOT_ONLINE
 
 
 def experience(data_root: Path) -> Experience:

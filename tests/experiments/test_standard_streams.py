@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from avalanche.benchmarks.classic import PermutedMNIST, RotatedMNIST, SplitCIFAR10
+from torchvision import datasets
 
 import experiments.streams as streams
 from experiments.quiet import quiet
@@ -140,6 +141,29 @@ def test_what_does_not_fit_in_memory_is_read_lazily_and_is_the_same(
     streams._read.cache_clear()
     (message,) = caplog.messages
     assert "GiB of memory" in message
+
+
+def test_lazily_means_that_samples_are_read_when_they_are_asked_for(
+    every_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    get = datasets.CIFAR10.__getitem__
+
+    def spy(self: datasets.CIFAR10, index: int) -> object:
+        asked.append(index)
+        return get(self, index)
+
+    monkeypatch.setattr(datasets.CIFAR10, "__getitem__", spy)
+    monkeypatch.setattr(samples_module, "IN_MEMORY", 1000)
+    streams._read.cache_clear()
+    for evaluation in ("test", "validation"):
+        asked.clear()
+        data = Data("split_cifar10", "class", evaluation=evaluation)
+        (first, *_) = make(data, every_root).train_stream
+        # One of each experience, for its size.
+        assert len(asked) == 5 + 5
+        assert len(labels(first.dataset)) == len(asked) - 10
+    streams._read.cache_clear()
 
 
 def test_a_masked_convolutional_trial_runs_on_zenkes_stream(every_root: Path) -> None:

@@ -12,6 +12,9 @@ from experiments.sweep import Engine, run_trials
 
 PARTS = {"train": 12, "t10k": 6}
 
+# They go over the data again at each mini-batch, and are refused.
+NOT_ONLINE = ("ewc", "cumulative", "scratch")
+
 
 def write_idx(data_root: Path, name: str) -> None:
     """Write images of ten classes, each bright in rows of its own, PARTS[...] of each class."""
@@ -43,7 +46,12 @@ def describe(
         strategy=strategy,
         strength=strength,
         network=Network(hidden=(8, 8), head="multi" if scenario == "task" else "single"),
-        training=Training(batch_size=6, learning_rate=1e-2, epochs=epochs),
+        training=Training(
+            batch_size=6,
+            learning_rate=1e-2,
+            # An online stream is seen once.
+            epochs=1 if scenario == "online" else epochs,
+        ),
         seed=seed,
         memory=12,
     )
