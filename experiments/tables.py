@@ -25,7 +25,7 @@ _LABEL_WIDTH = 1 + max(len(strategy.label) for strategy in STRATEGIES.values())
 _LEGEND = (
     "Accuracy, forgetting and backward transfer in percent, mean ± half the 95 % Student "
     "interval over n seeds (no interval from one seed). Time: per training iteration, as a "
-    "ratio to Naive. Passes: over the data, beyond the epochs (Avalanche's loader repeats samples "
+    "ratio to Naive. Points over others: paired by seed; what keeps all data is no baseline. Passes: over the data, beyond the epochs (Avalanche's loader repeats samples "
     "where tasks are uneven). State: held beyond Naive's."
 )
 
@@ -52,6 +52,8 @@ def print_report(summaries: Sequence[Summary], console: Console) -> None:
         labelled = _labelled(list(group))
         console.print(Text(f"\n{panel_title(data, every)}", style="bold"))
         console.print(_table([(label, row) for label, row in labelled if row.n]))
+        for label, row in labelled:
+            _print_differences(label, row, console)
         for label, row in labelled:
             _print_failures(label, row, console)
     console.print()
@@ -94,6 +96,26 @@ def _cells(row: Summary) -> list[str]:
         "-" if row.extra_passes is None else _short(row.extra_passes),
         "-" if row.extra_bytes is None else size(row.extra_bytes),
     ]
+
+
+def _print_differences(label: str, row: Summary, console: Console) -> None:
+    """Hold SI, in points of average accuracy, against Naive and the best baseline."""
+    if row.description.strategy != "si":
+        return
+    told = []
+    if row.to_naive:
+        told.append(f"{_points(row.to_naive)} over Naive")
+    if row.to_best and row.best:
+        told.append(
+            f"{_points(row.to_best)} over {STRATEGIES[row.best.strategy].label}, the best baseline"
+        )
+    if told:
+        console.print(Text(f"{label}: {'; '.join(told)}"), width=WIDTH)
+
+
+def _points(value: Estimate) -> str:
+    sign = "" if value.mean < 0 else "+"
+    return f"{sign}{percent(value)} (n = {value.n})"
 
 
 def _short(number: float) -> str:

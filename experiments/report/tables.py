@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from experiments.records import Matrix
 from experiments.report.figures import seconds, state, time_ratio
-from experiments.statistics import Estimate, average_accuracy, difference, estimate, forgetting
+from experiments.statistics import (
+    Estimate,
+    Summary,
+    average_accuracy,
+    difference,
+    estimate,
+    forgetting,
+)
+from experiments.strategies import STRATEGIES
 from experiments.tables import size
 from experiments.variants import Panel, Variant, best_of_each
 
@@ -54,28 +62,30 @@ class Table:
     lines: tuple[Line, ...]
 
 
-def results(panel: Panel) -> Table:
-    """Tell what was measured: accuracy, forgetting, and the difference to Naive.
+def results(panel: Panel, summaries: Sequence[Summary]) -> Table:
+    """Tell what was measured: accuracy, forgetting, and differences to Naive and the best baseline.
 
     :param panel: what was measured on the same data.
+    :param summaries: the record's, for the best baseline of each variant.
     :return: a line for each variant, also for one of which every trial failed.
     """
     return Table(
         panel.title,
-        ("method", "average accuracy", "forgetting", "less Naive's accuracy", "n"),
+        ("method", "average accuracy", "forgetting", "over Naive", "over the best baseline", "n"),
         tuple(
-            Line(variant.label, _measured(panel, variant), _is_si(variant))
+            Line(variant.label, _measured(panel, variant, summaries), _is_si(variant))
             for variant in panel.variants
         ),
     )
 
 
-def _measured(panel: Panel, variant: Variant) -> tuple[Cell, ...]:
+def _measured(panel: Panel, variant: Variant, summaries: Sequence[Summary]) -> tuple[Cell, ...]:
     accuracy = estimate_of(variant, average_accuracy)
     return (
         percent(accuracy),
         percent(estimate_of(variant, forgetting)),
         to_naive(panel, variant),
+        to_best(variant, summaries),
         Cell(f"{len(variant.results)}/{_seeds(variant)}" if failed(variant) else str(_n(accuracy))),
     )
 
@@ -142,6 +152,23 @@ def to_naive(panel: Panel, variant: Variant) -> Cell:
     pairs = difference(accuracies(variant), accuracies(naive))
     note = f"n = {pairs.n}" if pairs and pairs.n != len(variant.results) else ""
     return percent(pairs, signed=True, note=note)
+
+
+def to_best(variant: Variant, summaries: Sequence[Summary]) -> Cell:
+    """Tell by how many points a variant's accuracy is above the best baseline's, paired by seed.
+
+    :param variant: one of a panel's.
+    :param summaries: the record's.
+    :return: the difference, with the baseline's name and the number of pairs; nothing without one.
+    """
+    key = replace(variant.description, seed=0)
+    summary = next(each for each in summaries if each.description == key)
+    if summary.to_best is None or summary.best is None:
+        return NOTHING
+    label = STRATEGIES[summary.best.strategy].label
+    pairs = summary.to_best.n
+    note = label if pairs == len(variant.results) else f"{label}, n = {pairs}"
+    return percent(summary.to_best, signed=True, note=note)
 
 
 def accuracies(variant: Variant) -> dict[int, float]:
