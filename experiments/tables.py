@@ -24,9 +24,10 @@ WIDTH = 80
 _LABEL_WIDTH = 1 + max(len(strategy.label) for strategy in STRATEGIES.values())
 _LEGEND = (
     "Accuracy, forgetting and backward transfer in percent, mean ± half the 95 % Student "
-    "interval over n seeds (no interval from one seed). Time: per training iteration, as a "
-    "ratio to Naive. Points over others: paired by seed; what keeps all data is no baseline. Passes: over the data, beyond the epochs (Avalanche's loader repeats samples "
-    "where tasks are uneven). State: held beyond Naive's."
+    "interval over n seeds (no interval from one seed). Points over others: paired by seed; what "
+    "keeps all data is no baseline. Time: per training iteration, as a ratio to Naive. Passes: "
+    "over the data, beyond the epochs (Avalanche's loader repeats samples where tasks are "
+    "uneven). State: held beyond Naive's."
 )
 
 
