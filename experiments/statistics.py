@@ -187,7 +187,8 @@ def _compared(summary: Summary, groups: _Groups) -> Summary:
     to_best = {
         other: (pairs, fmean(scores.values()))
         for other, rows in _rivals(key, groups).items()
-        if STRATEGIES[other.strategy].baseline
+        # A record may name a strategy that this version has no more.
+        if other.strategy not in STRATEGIES or STRATEGIES[other.strategy].baseline
         and (pairs := difference(own, scores := accuracies(rows)))
     }
     # First by the seeds in common: a baseline must not win by failing where it is hard.

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from experiments.statistics import Estimate, Summary
 from experiments.strategies import STRATEGIES
-from experiments.variants import label_among, panel_title
+from experiments.variants import label_among, label_of, panel_title
 
 SUMMARY = "summary.csv"
 _ESTIMATES = ("average_accuracy", "forgetting", "backward_transfer", "to_naive", "to_best")
@@ -107,9 +107,8 @@ def _print_differences(label: str, row: Summary, console: Console) -> None:
     if row.to_naive:
         told.append(f"{_points(row.to_naive)} over Naive")
     if row.to_best and row.best:
-        told.append(
-            f"{_points(row.to_best)} over {STRATEGIES[row.best.strategy].label}, the best baseline"
-        )
+        best = label_of(row.best.strategy)
+        told.append(f"{_points(row.to_best)} over {best}, the best baseline")
     if told:
         console.print(Text(f"{label}: {'; '.join(told)}"), width=WIDTH)
 

@@ -16,9 +16,8 @@ from experiments.statistics import (
     estimate,
     forgetting,
 )
-from experiments.strategies import STRATEGIES
 from experiments.tables import size
-from experiments.variants import Panel, Variant, best_of_each
+from experiments.variants import Panel, Variant, best_of_each, label_of
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def to_best(variant: Variant, summaries: Sequence[Summary]) -> Cell:
     summary = next(each for each in summaries if each.description == key)
     if summary.to_best is None or summary.best is None:
         return NOTHING
-    label = STRATEGIES[summary.best.strategy].label
+    label = label_of(summary.best.strategy)
     pairs = summary.to_best.n
     note = label if pairs == len(variant.results) else f"{label}, n = {pairs}"
     return percent(summary.to_best, signed=True, note=note)
