@@ -181,6 +181,11 @@ def _naive(key: Description, groups: _Groups) -> list[Row]:
     return next((rows for other, rows in rivals.items() if other.strategy == "naive"), [])
 
 
+def _is_baseline(strategy: str) -> bool:
+    # A record may name a strategy that this version has no more.
+    return strategy not in STRATEGIES or STRATEGIES[strategy].baseline
+
+
 def _compared(summary: Summary, groups: _Groups) -> Summary:
     key = summary.description
     own = accuracies(groups[key])
@@ -188,8 +193,11 @@ def _compared(summary: Summary, groups: _Groups) -> Summary:
         other: (pairs, fmean(scores.values()))
         for other, rows in _rivals(key, groups).items()
         # A record may name a strategy that this version has no more.
-        if other.strategy not in STRATEGIES or STRATEGIES[other.strategy].baseline
-        and (pairs := difference(own, scores := accuracies(rows)))
+        if other.strategy not in STRATEGIES
+        or (
+            STRATEGIES[other.strategy].baseline
+            and (pairs := difference(own, scores := accuracies(rows)))
+        )
     }
     # First by the seeds in common: a baseline must not win by failing where it is hard.
     best = max(to_best, key=lambda each: (to_best[each][0].n, to_best[each][1]), default=None)
