@@ -189,16 +189,12 @@ def _is_baseline(strategy: str) -> bool:
 def _compared(summary: Summary, groups: _Groups) -> Summary:
     key = summary.description
     own = accuracies(groups[key])
-    to_best = {
-        other: (pairs, fmean(scores.values()))
-        for other, rows in _rivals(key, groups).items()
-        # A record may name a strategy that this version has no more.
-        if other.strategy not in STRATEGIES
-        or (
-            STRATEGIES[other.strategy].baseline
-            and (pairs := difference(own, scores := accuracies(rows)))
-        )
-    }
+    to_best = {}
+    for other, rows in _rivals(key, groups).items():
+        scores = accuracies(rows)
+        pairs = difference(own, scores) if _is_baseline(other.strategy) else None
+        if pairs:
+            to_best[other] = (pairs, fmean(scores.values()))
     # First by the seeds in common: a baseline must not win by failing where it is hard.
     best = max(to_best, key=lambda each: (to_best[each][0].n, to_best[each][1]), default=None)
     naive = accuracies(_naive(key, groups)) if key.strategy != "naive" else {}
