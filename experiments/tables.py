@@ -195,6 +195,7 @@ def _record(label: str, row: Summary) -> dict[str, object]:
         value: Estimate | None = getattr(row, name)
         record[name] = value.mean if value else None
         record[f"{name}_half_width"] = value.half_width if value else None
+    record["best_baseline"] = row.best.strategy if row.best else None
     record["time_ratio"] = row.time_ratio
     record["extra_passes"] = row.extra_passes
     record["extra_bytes"] = row.extra_bytes

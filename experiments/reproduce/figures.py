@@ -35,10 +35,14 @@ def draw(protocol: Protocol, outcomes: Sequence[Outcome], path: Path) -> Path:
     figure = _FORMS[protocol.figure](protocol, ended)
     reduced = any(each.reduced for each in ended)
     note = "hollow: published" if not all(each.reduced for each in ended) else ""
+    intervals = any(each.n > 1 for each in ended)
+    measured = (
+        "filled: measured, bars 95 % intervals" if intervals else "filled: measured, one seed"
+    )
     state = "reduced run, not compared" if reduced else ""
     figure.suptitle(
         f"{protocol.title}: {protocol.measure}\n"
-        + "; ".join(filter(None, ("filled: measured, bars 95 % intervals", note, state))),
+        + "; ".join(filter(None, (measured, note, state))),
         x=0.01,
         ha="left",
         fontsize=10,
@@ -85,7 +89,7 @@ def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
         panel.set_xlim(0.6, tasks + 0.4)
     axes[0].set_ylabel("accuracy (%)")
     figure.supxlabel("tasks learnt", fontsize=10)
-    _legend(figure, axes[-1])
+    _legend(figure, axes[-1], "outside upper right")
     return figure
 
 
@@ -180,6 +184,6 @@ def _plain(panel: Axes, axis: Literal["x", "y"] = "y") -> None:
     panel.set_axisbelow(True)
 
 
-def _legend(figure: Figure, panel: Axes) -> None:
+def _legend(figure: Figure, panel: Axes, place: str = "outside lower center") -> None:
     handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc=place, ncols=len(labels), frameon=False)
