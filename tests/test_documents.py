@@ -3,6 +3,7 @@
 import csv
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import si_avalanche
+from experiments.protocols import read_protocol
+from experiments.reproduce.outcomes import lines, outcome
+from experiments.results import read_rows
 from si_avalanche import formulas
 from tests.digits import digits_benchmark
 
@@ -138,3 +142,28 @@ def test_the_table_of_normalisation_policies_is_that_of_the_committed_run() -> N
         line = next(line for line in AVALANCHE.splitlines() if line.startswith(f"| {label} |"))
         assert f"| {row['accuracy']}" in line
         assert f"| {row['forgetting']} |" in line
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "docs" / "reproduce").iterdir()), ids=lambda path: path.name
+)
+def test_the_reproductions_told_are_those_of_the_committed_trials(folder: Path) -> None:
+    page = (ROOT / "docs" / "reproduce.md").read_text()
+    protocol = read_protocol(folder.name)
+    rows = read_rows(folder / "trials.jsonl")
+    found = []
+    for run in protocol.runs:
+        own = [row for row in rows if replace(row.description, seed=0) == run.description]
+        found += lines(outcome(protocol, run, own)) if own else []
+    with (folder / "published.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [(line.run, line.scenario, line.what) for line in found] == [
+        (row["run"], row["scenario"], row["figure"]) for row in written
+    ]
+    for line, row in zip(found, written, strict=True):
+        assert line.measured.mean == pytest.approx(float(row["measured"]))
+        assert row["reduced"] == line.reduced
+        half = (
+            "" if line.measured.half_width is None else f" ± {100 * line.measured.half_width:.2f}"
+        )
+        assert f"| {100 * line.measured.mean:.2f}{half} | {line.measured.n} |" in page

@@ -184,6 +184,10 @@ def _plain(panel: Axes, axis: Literal["x", "y"] = "y") -> None:
     panel.set_axisbelow(True)
 
 
-def _legend(figure: Figure, panel: Axes, place: str = "outside lower center") -> None:
+def _legend(
+    figure: Figure,
+    panel: Axes,
+    place: Literal["outside lower center", "outside upper right"] = "outside lower center",
+) -> None:
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc=place, ncols=len(labels), frameon=False)

@@ -88,6 +88,8 @@ def _length(training: Training) -> int:
 class Line:
     """One figure, published and measured; fractions.
 
+    :param run: the run's label.
+    :param scenario: its scenario.
     :param what: such as ``"task 1"`` or ``"mean"``.
     :param published: None if it is not published, or the run is reduced.
     :param holds: whether the measured 95 % interval holds the published figure; None without an
@@ -95,6 +97,7 @@ class Line:
     """
 
     run: str
+    scenario: str
     what: str
     published: float | None
     published_error: float | None
@@ -122,6 +125,7 @@ def lines(result: Outcome) -> list[Line]:
     return [
         Line(
             run=result.run.label,
+            scenario=result.run.description.data.scenario,
             what=what,
             published=None if result.reduced else figure,
             published_error=None if result.reduced else error,

@@ -21,7 +21,7 @@ from experiments.tables import make_console
 
 PUBLISHED = "published.csv"
 _COLUMNS = (
-    *("run", "figure", "published", "published_error"),
+    *("run", "scenario", "figure", "published", "published_error"),
     *("measured", "half_width", "n", "holds", "reduced"),
 )
 _LEGEND = (
@@ -62,10 +62,12 @@ def _print(
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("run", "", "published", "measured", "n", "difference", "holds"):
         table.add_column(heading, justify="left" if heading in ("run", "") else "right")
+    several = len({line.scenario for line in told}) > 1
     last = None
     for line in told:
-        table.add_row("" if line.run == last else line.run, *_cells(line))
-        last = line.run
+        run = f"{line.run}, {line.scenario}" if several else line.run
+        table.add_row("" if run == last else run, *_cells(line))
+        last = run
     console.print(table)
     for each in outcomes:
         if each.reduced:
@@ -102,7 +104,7 @@ def _write(told: Sequence[Line], path: Path) -> Path:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         for line in told:
-            given = (line.run, line.what, line.published, line.published_error)
+            given = (line.run, line.scenario, line.what, line.published, line.published_error)
             measured = (line.measured.mean, line.measured.half_width, line.measured.n)
             cells = (*given, *measured, line.holds, line.reduced)
             writer.writerow(dict(zip(_COLUMNS, cells, strict=True)))
