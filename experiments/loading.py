@@ -13,6 +13,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch.utils.data import DataLoader
 
 from experiments.errors import BadValueError
+from experiments.streams.held import held_by
 from experiments.streams.samples import IN_MEMORY, input_bytes
 from experiments.untyped import AvalancheStrategy, Dataset
 
@@ -27,8 +28,8 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
     The samples and their order are those that Avalanche's loader would give for the same seed,
     and so is the state of torch's random generator afterwards: Avalanche's own loader draws the
     indices, over ranges of numbers in place of data sets. That holds for replay and
-    task-balanced loaders too. It differs where data are transformed at random: each sample is
-    transformed once, when the experience begins.
+    task-balanced loaders too. Samples that a stream holds as tensors are taken as they are; others
+    are read once, when the experience begins, so that a transformation at random happens once.
 
     Has to stand last in the list of plugins: those that set ``strategy.dataloader`` themselves
     come before it. A loader that is not one of Avalanche's reads its samples as it did, and so
@@ -134,6 +135,11 @@ def _ranges(lengths: list[int]) -> list[range]:
 
 
 def _tensors(dataset: Dataset, device: torch.device) -> list[torch.Tensor]:
+    held = held_by(dataset)
+    return [tensor.to(device) for tensor in (_read(dataset) if held is None else held)]
+
+
+def _read(dataset: Dataset) -> list[torch.Tensor]:
     batches = DataLoader(
         dataset,
         batch_size=_AT_ONCE,
@@ -141,8 +147,11 @@ def _tensors(dataset: Dataset, device: torch.device) -> list[torch.Tensor]:
         # A generator of its own: a loader draws a seed, which would not be drawn without us.
         generator=torch.Generator(),
     )
-    return [tensor.to(device) for tensor in _join([list(batch) for batch in batches])]
+    return _join([list(batch) for batch in batches])
 
 
 def _join(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    # One part is taken as it is: joining would copy what is held already.
+    if len(parts) == 1:
+        return parts[0]
     return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]

@@ -19,6 +19,7 @@ from avalanche.benchmarks.utils.flat_data import ConstantSequence
 from torch.utils.data import DataLoader, StackDataset, Subset
 
 from experiments.records import Data
+from experiments.streams.held import Held
 from experiments.streams.reading import count
 from experiments.untyped import Benchmark, Dataset, Experience
 
@@ -220,10 +221,10 @@ def benchmark_of(
 def _dataset(inputs: torch.Tensor | Dataset, labels: torch.Tensor, task: int) -> Dataset:
     # Tensors are data sets to torch, but not to its annotations.
     pairs = StackDataset(inputs, labels)  # type: ignore[arg-type]
-    return TaskAwareSupervisedClassificationDataset(
-        [pairs],
-        data_attributes=[
-            DataAttribute(labels.tolist(), "targets"),
-            TaskLabels(ConstantSequence(task, len(labels))),
-        ],
-    )
+    attributes = [
+        DataAttribute(labels.tolist(), "targets"),
+        TaskLabels(ConstantSequence(task, len(labels))),
+    ]
+    if isinstance(inputs, torch.Tensor):
+        attributes.append(Held.whole((inputs, labels, torch.full_like(labels, task))))
+    return TaskAwareSupervisedClassificationDataset([pairs], data_attributes=attributes)
