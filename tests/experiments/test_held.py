@@ -67,8 +67,10 @@ def test_parts_and_joins_of_data_sets_know_their_rows(
 
 
 def test_a_row_out_of_order_is_not_taken_for_the_whole() -> None:
-    first, second, _ = datasets()
-    for dataset in (first.subset([1, 0, 2, 3, 4]), first.subset([0, 1]), first.concat(second)):
+    first, second, third = datasets()
+    exchanged = first.subset([0, 1, 2]).concat(third.subset([3])).concat(first.subset([4]))
+    whole = first.concat(second)
+    for dataset in (first.subset([1, 0, 2, 3, 4]), first.subset([0, 1]), exchanged, whole):
         assert_holds_its_samples(dataset)
 
 
