@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from experiments.looks import Look, look_of, looks_for
 from experiments.records import Matrix
-from experiments.statistics import Estimate, average_accuracy, estimate
+from experiments.statistics import Estimate, estimate
 from experiments.variants import Variant
 
 # Many bands on top of each other are mud; the table has all intervals.
@@ -148,8 +148,8 @@ def draw_cost(panel: Axes, variants: Sequence[Variant], cost: Cost) -> list[Line
     """
     marks = []
     for variant, look in zip(variants, looks_for(variants), strict=True):
-        values = [average_accuracy(result.accuracy) for result in variant.results.values()]
-        point = estimate(values)
+        point = variant.summary.average_accuracy
+        assert point is not None
         mark = {**look, "linestyle": "none", "markersize": 1.35 * look["markersize"]}
         where = (cost.of(variant), 100 * point.mean)
         panel.errorbar(*where, 100 * (point.half_width or 0.0), color=look["color"], lw=1)

@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 
 from experiments.drawing import colour_of_title, draw_curves, draw_matrix
 from experiments.records import Row
-from experiments.statistics import average_accuracy, difference
-from experiments.variants import Panel, Variant, best_of_each, make_panels
+from experiments.variants import Panel, best_of_each, make_panels
 
 _DOTS_PER_INCH = 150
 _MOST_COLUMNS = 4
@@ -98,14 +97,10 @@ def _headline(panels: Sequence[Panel]) -> str:
 
 def _gains(panel: Panel) -> list[float]:
     """Find by how many points SI is above Naive: one number, or none."""
-    best = {variant.description.strategy: variant for variant in best_of_each(panel.ended)}
-    naive = panel.naive_for(best["si"]) if "si" in best else None
-    pairs = difference(_accuracies(best["si"]), _accuracies(naive)) if naive else None
-    return [100 * pairs.mean] if pairs else []
-
-
-def _accuracies(variant: Variant) -> dict[int, float]:
-    return {seed: average_accuracy(each.accuracy) for seed, each in variant.results.items()}
+    best = (each.summary for each in best_of_each(panel.ended))
+    return [
+        100 * si.to_naive.mean for si in best if si.description.strategy == "si" and si.to_naive
+    ]
 
 
 def _draw_matrices(panel: Panel, path: Path) -> Path:
