@@ -8,14 +8,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from experiments.drawing import colour_of_title, draw_curves, draw_matrix
+from experiments.drawing import colour_of_title, draw_curves, draw_matrix, make_figure
 from experiments.records import Row
 from experiments.variants import Panel, best_of_each, make_panels
 
-_DOTS_PER_INCH = 150
+_GAP = 0.08
 _MOST_COLUMNS = 4
 
 
@@ -44,11 +43,6 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     return paths
 
 
-def _figure(width: float, height: float) -> Figure:
-    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06)
-    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=layout)
-
-
 def _grid(figure: Figure, count: int) -> list[Axes]:
     columns = min(_MOST_COLUMNS, count)
     grid = figure.subplots(-(-count // columns), columns, squeeze=False).ravel()
@@ -63,7 +57,7 @@ def _size(count: int) -> tuple[int, int]:
 
 def _draw_accuracy(panels: Sequence[Panel], path: Path) -> Path:
     columns, lines = _size(len(panels))
-    figure = _figure(4.2 * columns + 2.4, 4.4 * lines + 0.8)
+    figure = make_figure(4.2 * columns + 2.4, 4.4 * lines + 0.8, _GAP)
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(_grid(figure, len(panels)), panels, strict=True):
         variants = best_of_each(panel.ended)
@@ -106,7 +100,7 @@ def _gains(panel: Panel) -> list[float]:
 def _draw_matrices(panel: Panel, path: Path) -> Path:
     variants = best_of_each(panel.ended)
     columns, lines = _size(len(variants))
-    figure = _figure(2.9 * columns + 0.9, 2.75 * lines + 0.9)
+    figure = make_figure(2.9 * columns + 0.9, 2.75 * lines + 0.9, _GAP)
     grid = _grid(figure, len(variants))
     images = []
     for axes, variant in zip(grid, variants, strict=True):
