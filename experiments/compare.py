@@ -96,14 +96,12 @@ def tell(rows: Sequence[Row], folder: Path) -> int:
     from experiments.plots import draw_all
     from experiments.report import write_report
     from experiments.statistics import summarise
-    from experiments.tables import make_console, print_report, write_summary
+    from experiments.tables import make_console, print_files, print_report, write_summary
 
     summaries = summarise(rows)
     console = make_console()
     print_report(summaries, console)
     written = [folder / RECORD, write_summary(summaries, folder), *draw_all(rows, folder)]
     written.append(write_report(rows, folder, "Synaptic Intelligence compared"))
-    console.print(f"\nResults in {folder}:", soft_wrap=True)
-    for path in written:
-        console.print(f"  {path.name}", soft_wrap=True)
+    print_files(written, folder, console)
     return 0 if any(row.result for row in rows) else 1

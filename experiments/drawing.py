@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments.looks import Look, look_of, looks_for
 from experiments.records import Matrix
-from experiments.statistics import Estimate, average_accuracy, estimate
+from experiments.statistics import Estimate, estimate
 from experiments.variants import Variant
 
 # Many bands on top of each other are mud; the table has all intervals.
@@ -23,6 +26,7 @@ _BANDS = ("naive", "si")
 # With more cells than this in a line no number is readable.
 _MOST_NUMBERS = 10
 _MOST_MARKERS = 12
+_DOTS_PER_INCH = 150
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,29 @@ class Cost:
 
     heading: str
     of: Callable[[Variant], float]
+
+
+def make_figure(width: float, height: float, gap: float) -> Figure:
+    """Make an empty figure that is as sharp as all others.
+
+    :param width: in inches.
+    :param height: in inches.
+    :param gap: above and below each panel, in inches.
+    :return: the figure.
+    """
+    layout = ConstrainedLayoutEngine(h_pad=gap, w_pad=0.06)
+    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=layout)
+
+
+def tidy(panel: Axes, lines: Literal["x", "y"] = "y") -> None:
+    """Leave of a frame what helps to read values.
+
+    :param panel: what to draw on.
+    :param lines: the axis whose values have thin lines behind them.
+    """
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis=lines, color="0.92")
+    panel.set_axisbelow(True)
 
 
 def draw_curves(panel: Axes, variants: Sequence[Variant]) -> list[Line2D]:
@@ -50,7 +77,7 @@ def draw_curves(panel: Axes, variants: Sequence[Variant]) -> list[Line2D]:
     ]
     panel.set(xlabel="experiences learnt", ylabel="accuracy so far (%)")
     panel.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
-    _tidy(panel)
+    tidy(panel)
     return lines
 
 
@@ -73,12 +100,6 @@ def _draw_curve(panel: Axes, variant: Variant, look: Look) -> Line2D:
 def _so_far(matrices: Sequence[Matrix], row: int) -> Estimate:
     first = max(0, len(matrices[0][row]) - len(matrices[0]))
     return estimate([fmean(matrix[row][: first + row + 1]) for matrix in matrices])
-
-
-def _tidy(panel: Axes) -> None:
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(axis="y", color="0.92")
-    panel.set_axisbelow(True)
 
 
 def mean_matrix(variant: Variant) -> NDArray[np.float64]:
@@ -148,8 +169,8 @@ def draw_cost(panel: Axes, variants: Sequence[Variant], cost: Cost) -> list[Line
     """
     marks = []
     for variant, look in zip(variants, looks_for(variants), strict=True):
-        values = [average_accuracy(result.accuracy) for result in variant.results.values()]
-        point = estimate(values)
+        point = variant.summary.average_accuracy
+        assert point is not None
         mark = {**look, "linestyle": "none", "markersize": 1.35 * look["markersize"]}
         where = (cost.of(variant), 100 * point.mean)
         panel.errorbar(*where, 100 * (point.half_width or 0.0), color=look["color"], lw=1)
@@ -158,5 +179,5 @@ def draw_cost(panel: Axes, variants: Sequence[Variant], cost: Cost) -> list[Line
     # Costs start at zero, and marks stand clear of the border.
     largest = max(cost.of(variant) for variant in variants) or 1.0
     panel.set_xlim(-0.05 * largest, 1.06 * largest)
-    _tidy(panel)
+    tidy(panel)
     return marks

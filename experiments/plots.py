@@ -8,15 +8,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from experiments.drawing import colour_of_title, draw_curves, draw_matrix
+from experiments.drawing import colour_of_title, draw_curves, draw_matrix, make_figure
 from experiments.records import Row
-from experiments.statistics import average_accuracy, difference
-from experiments.variants import Panel, Variant, best_of_each, make_panels
+from experiments.variants import Panel, best_of_each, make_panels
 
-_DOTS_PER_INCH = 150
+_GAP = 0.08
 _MOST_COLUMNS = 4
 
 
@@ -45,11 +43,6 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     return paths
 
 
-def _figure(width: float, height: float) -> Figure:
-    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06)
-    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=layout)
-
-
 def _grid(figure: Figure, count: int) -> list[Axes]:
     columns = min(_MOST_COLUMNS, count)
     grid = figure.subplots(-(-count // columns), columns, squeeze=False).ravel()
@@ -64,7 +57,7 @@ def _size(count: int) -> tuple[int, int]:
 
 def _draw_accuracy(panels: Sequence[Panel], path: Path) -> Path:
     columns, lines = _size(len(panels))
-    figure = _figure(4.2 * columns + 2.4, 4.4 * lines + 0.8)
+    figure = make_figure(4.2 * columns + 2.4, 4.4 * lines + 0.8, _GAP)
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(_grid(figure, len(panels)), panels, strict=True):
         variants = best_of_each(panel.ended)
@@ -98,20 +91,16 @@ def _headline(panels: Sequence[Panel]) -> str:
 
 def _gains(panel: Panel) -> list[float]:
     """Find by how many points SI is above Naive: one number, or none."""
-    best = {variant.description.strategy: variant for variant in best_of_each(panel.ended)}
-    naive = panel.naive_for(best["si"]) if "si" in best else None
-    pairs = difference(_accuracies(best["si"]), _accuracies(naive)) if naive else None
-    return [100 * pairs.mean] if pairs else []
-
-
-def _accuracies(variant: Variant) -> dict[int, float]:
-    return {seed: average_accuracy(each.accuracy) for seed, each in variant.results.items()}
+    best = (each.summary for each in best_of_each(panel.ended))
+    return [
+        100 * si.to_naive.mean for si in best if si.description.strategy == "si" and si.to_naive
+    ]
 
 
 def _draw_matrices(panel: Panel, path: Path) -> Path:
     variants = best_of_each(panel.ended)
     columns, lines = _size(len(variants))
-    figure = _figure(2.9 * columns + 0.9, 2.75 * lines + 0.9)
+    figure = make_figure(2.9 * columns + 0.9, 2.75 * lines + 0.9, _GAP)
     grid = _grid(figure, len(variants))
     images = []
     for axes, variant in zip(grid, variants, strict=True):

@@ -35,8 +35,13 @@ class Summary:
     :param description: what was run, with the seed 0 in place of each trial's own.
     :param n: trials that ended; the others are in ``failures``.
     :param forgetting: None if it was trained only once; so for backward transfer.
-    :param time_ratio: time per training iteration over Naive's of the same seed, median over
-        seeds; None without Naive.
+    :param seconds_per_iteration: time per training iteration; this and all costs below are the
+        median over seeds, None if no trial ended.
+    :param time_ratio: time per training iteration over Naive's of the same seed; None without
+        Naive.
+    :param extra_passes: passes over the data beyond the epochs.
+    :param extra_bytes: state held beyond what Naive holds.
+    :param seconds: wall time of a whole trial.
     :param failures: reason of each failed trial, by seed.
     :param to_naive: average accuracy less Naive's of the same seed; its ``n`` counts the seeds
         that both have. None for Naive itself and without Naive.
@@ -49,13 +54,25 @@ class Summary:
     average_accuracy: Estimate | None
     forgetting: Estimate | None
     backward_transfer: Estimate | None
+    seconds_per_iteration: float | None
     time_ratio: float | None
     extra_passes: float | None
     extra_bytes: float | None
+    seconds: float | None
     failures: tuple[tuple[int, str], ...]
     to_naive: Estimate | None = None
     to_best: Estimate | None = None
     best: Description | None = None
+
+
+def known(value: float | None) -> float:
+    """Take a cost from a summary.
+
+    :param value: that of trials of which at least one ended.
+    :return: the value.
+    """
+    assert value is not None
+    return value
 
 
 def average_accuracy(accuracy: Matrix) -> float:
@@ -141,21 +158,34 @@ def summarise(rows: Iterable[Row]) -> list[Summary]:
     :param rows: the trials.
     :return: one summary for each description less its seed, in the order of the registries.
     """
-    groups: _Groups = defaultdict(list)
-    for row in rows:
-        groups[replace(row.description, seed=0)].append(row)
-    return [_compared(_summary(key, groups), groups) for key in sorted(groups, key=_place)]
+    groups = by_variant(rows)
+    return [_compared(_summary(key, groups), groups) for key in groups]
 
 
 _Groups: TypeAlias = dict[Description, list[Row]]
 
 
-def _place(key: Description) -> tuple[int, int, int, float, str]:
+def by_variant(rows: Iterable[Row]) -> _Groups:
+    """Put the trials together that differ by their seed alone.
+
+    :param rows: the trials.
+    :return: the trials of each description less its seed, in the order of the registries; what
+        was measured on the same data stands together.
+    """
+    groups: _Groups = defaultdict(list)
+    for row in rows:
+        groups[replace(row.description, seed=0)].append(row)
+    return {key: groups[key] for key in sorted(groups, key=_place)}
+
+
+def _place(key: Description) -> tuple[int, int, str, int, str, float, str]:
     return (
         _index(key.data.stream, STREAMS),
         _index(key.data.scenario, SCENARIOS),
+        repr(key.data),
         _index(key.strategy, STRATEGIES),
-        key.strength or 0.0,
+        key.strategy,
+        -1.0 if key.strength is None else key.strength,
         repr(key),
     )
 
@@ -214,12 +244,14 @@ def _summary(key: Description, groups: _Groups) -> Summary:
     return Summary(
         description=key,
         n=len(results),
-        average_accuracy=_over_seeds(results, average_accuracy),
-        forgetting=_over_seeds(results, forgetting),
-        backward_transfer=_over_seeds(results, backward_transfer),
-        time_ratio=median(ratios) if ratios else None,
-        extra_passes=median(each.extra_passes for each in results) if results else None,
-        extra_bytes=median(each.extra_bytes for each in results) if results else None,
+        average_accuracy=over_seeds(results, average_accuracy),
+        forgetting=over_seeds(results, forgetting),
+        backward_transfer=over_seeds(results, backward_transfer),
+        seconds_per_iteration=_median(each.seconds_per_iteration for each in results),
+        time_ratio=_median(ratios),
+        extra_passes=_median(each.extra_passes for each in results),
+        extra_bytes=_median(each.extra_bytes for each in results),
+        seconds=_median(each.seconds for each in results),
         failures=tuple(
             (row.description.seed, row.failure) for row in rows if row.failure is not None
         ),
@@ -231,13 +263,25 @@ def _time_ratios(ended: Mapping[int, Result], naive: Iterable[Row]) -> list[floa
     return [
         result.seconds_per_iteration / times[seed]
         for seed, result in ended.items()
-        if seed in times
+        # A clock that is too coarse says nothing.
+        if times.get(seed)
     ]
 
 
-def _over_seeds(
+def _median(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return median(known) if known else None
+
+
+def over_seeds(
     results: Iterable[Result], metric: Callable[[Matrix], float | None]
 ) -> Estimate | None:
+    """Estimate a metric over seeds.
+
+    :param results: one for each seed.
+    :param metric: of an accuracy matrix; None where it says nothing.
+    :return: the estimate over the values there are; None if there is none.
+    """
     values = [metric(result.accuracy) for result in results]
     known = [value for value in values if value is not None]
     return estimate(known) if known else None

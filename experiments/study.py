@@ -15,7 +15,14 @@ from experiments.errors import BadValueError
 from experiments.records import Choice, Description, Row
 from experiments.search import Found, Run, Target, search
 from experiments.si_options import DEFAULT, FAMILIES, in_family, variants_of
-from experiments.statistics import Estimate, accuracies, difference, estimate, forgetting
+from experiments.statistics import (
+    Estimate,
+    accuracies,
+    average_accuracy,
+    difference,
+    forgetting,
+    over_seeds,
+)
 from experiments.strategies import STRATEGIES
 from experiments.tables import percent
 from experiments.tune import make_console, mark, remark
@@ -141,9 +148,7 @@ def _strengths(found: Found | None) -> list[float | None]:
 def _line(key: Key, found: Found | None, rows: Mapping[Key, Sequence[Row]]) -> Line:
     stream, scenario, family, label = key
     own = rows[key]
-    scores = accuracies(own)
-    lost = [forgetting(row.result.accuracy) for row in own if row.result]
-    known = [value for value in lost if value is not None]
+    results = [row.result for row in own if row.result]
     failures = [f"seed {row.description.seed}: {row.failure}" for row in own if row.failure]
     told = (remark(found) if found else "", *failures[:1])
     default = accuracies(rows[stream, scenario, family, DEFAULT])
@@ -151,9 +156,9 @@ def _line(key: Key, found: Found | None, rows: Mapping[Key, Sequence[Row]]) -> L
         key=key,
         strength=found.best.strength if found and found.best else None,
         mark=mark(found) if found else "-",
-        accuracy=estimate(list(scores.values())) if scores else None,
-        forgetting=estimate(known) if known else None,
-        to_default=None if label == DEFAULT else difference(scores, default),
+        accuracy=over_seeds(results, average_accuracy),
+        forgetting=over_seeds(results, forgetting),
+        to_default=None if label == DEFAULT else difference(accuracies(own), default),
         remark="; ".join(filter(None, told)),
     )
 

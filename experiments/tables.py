@@ -61,6 +61,18 @@ def print_report(summaries: Sequence[Summary], console: Console) -> None:
     console.print(Text(_LEGEND, style="dim"), width=WIDTH)
 
 
+def print_files(paths: Iterable[Path], folder: Path, console: Console) -> None:
+    """Print where results are.
+
+    :param paths: the files.
+    :param folder: where all of them are.
+    :param console: where to.
+    """
+    console.print(f"\nResults in {folder}:", soft_wrap=True)
+    for path in paths:
+        console.print(f"  {path.name}", soft_wrap=True)
+
+
 def _labelled(summaries: Sequence[Summary]) -> list[tuple[str, Summary]]:
     descriptions = [summary.description for summary in summaries]
     return [(label_among(each.description, descriptions), each) for each in summaries]

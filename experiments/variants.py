@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from statistics import fmean
+from dataclasses import asdict, dataclass
 
 from experiments.records import Data, Description, Result, Row
-from experiments.statistics import average_accuracy
+from experiments.statistics import Summary, by_variant, summarise
 from experiments.strategies import STRATEGIES
 from experiments.streams import SCENARIOS, STREAMS
 
@@ -35,15 +34,17 @@ class Variant:
 
     :param label: the method's, and what tells the variant from others of the same method.
     :param rows: at least one, in the order of the record.
+    :param summary: what they say over seeds, and beside Naive and the best baseline.
     """
 
     label: str
     rows: tuple[Row, ...]
+    summary: Summary
 
     @property
     def description(self) -> Description:
-        """The description of the first trial."""
-        return self.rows[0].description
+        """What was run, with the seed 0 in place of each trial's own."""
+        return self.summary.description
 
     @property
     def results(self) -> dict[int, Result]:
@@ -62,8 +63,8 @@ class Variant:
     @property
     def mean_accuracy(self) -> float:
         """Average accuracy, mean over seeds; below every accuracy if no trial ended."""
-        values = [average_accuracy(result.accuracy) for result in self.results.values()]
-        return fmean(values) if values else -1.0
+        accuracy = self.summary.average_accuracy
+        return accuracy.mean if accuracy else -1.0
 
 
 @dataclass(frozen=True)
@@ -83,25 +84,6 @@ class Panel:
         """The variants of which at least one trial ended."""
         return tuple(variant for variant in self.variants if variant.results)
 
-    def naive_for(self, variant: Variant) -> Variant | None:
-        """Find the Naive that a variant is fairly held against.
-
-        :param variant: one of this panel's.
-        :return: naive training of the same network in the same way on the same device, or None.
-        """
-        which = variant.description
-        return next(
-            (
-                each
-                for each in self.variants
-                if each.description.strategy == "naive"
-                and each.description.network == which.network
-                and each.description.training == which.training
-                and each.description.device == which.device
-            ),
-            None,
-        )
-
 
 def best_of_each(variants: Iterable[Variant]) -> tuple[Variant, ...]:
     """Keep one variant of each strategy, that of the highest average accuracy.
@@ -117,17 +99,21 @@ def best_of_each(variants: Iterable[Variant]) -> tuple[Variant, ...]:
     return tuple(best.values())
 
 
-def make_panels(rows: Iterable[Row]) -> list[Panel]:
+def make_panels(rows: Sequence[Row]) -> list[Panel]:
     """Put the rows of a record together.
 
     :param rows: trials, ended or failed, of any streams, scenarios, strategies and options.
     :return: the panels in the order of the registries, each with its variants in that order.
     """
-    by_data: dict[Data, list[Row]] = {}
-    for row in rows:
-        by_data.setdefault(row.description.data, []).append(row)
-    order = sorted(by_data, key=_place_of_data)
-    return [Panel(panel_title(data, order), data, _variants(by_data[data])) for data in order]
+    groups = by_variant(rows)
+    by_data: dict[Data, list[Summary]] = {}
+    for summary in summarise(rows):
+        by_data.setdefault(summary.description.data, []).append(summary)
+    every = list(by_data)
+    return [
+        Panel(panel_title(data, every), data, _variants(summaries, groups))
+        for data, summaries in by_data.items()
+    ]
 
 
 def label_of(strategy: str) -> str:
@@ -233,12 +219,14 @@ def panel_title(data: Data, others: Sequence[Data]) -> str:
     return ", ".join([title_of(data.stream, data.scenario), *parts])
 
 
-def _variants(rows: Iterable[Row]) -> tuple[Variant, ...]:
-    groups: dict[Description, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(replace(row.description, seed=0), []).append(row)
-    order = sorted(groups, key=_place_of_variant)
-    return tuple(Variant(label_among(which, order), tuple(groups[which])) for which in order)
+def _variants(
+    summaries: Sequence[Summary], groups: Mapping[Description, Sequence[Row]]
+) -> tuple[Variant, ...]:
+    others = [summary.description for summary in summaries]
+    return tuple(
+        Variant(label_among(which, others), tuple(groups[which]), summary)
+        for which, summary in zip(others, summaries, strict=True)
+    )
 
 
 def label_among(which: Description, others: Sequence[Description]) -> str:
@@ -254,24 +242,6 @@ def label_among(which: Description, others: Sequence[Description]) -> str:
         f"{name.removeprefix('option ')} = {own.get(name, 'default')}" for name in differing(alike)
     ]
     return ", ".join([label_of(which.strategy), *parts])
-
-
-def _place_of_data(data: Data) -> tuple[int, int, str]:
-    return (
-        _index(data.stream, STREAMS),
-        _index(data.scenario, SCENARIOS),
-        repr((data.stream, data.scenario, data)),
-    )
-
-
-def _place_of_variant(which: Description) -> tuple[int, str, float, str]:
-    strength = -1.0 if which.strength is None else which.strength
-    unknown = which.strategy if which.strategy not in STRATEGIES else ""
-    return (_index(which.strategy, STRATEGIES), unknown, strength, repr(which))
-
-
-def _index(name: str, known: Mapping[str, object]) -> int:
-    return list(known).index(name) if name in known else len(known)
 
 
 def _shape(result: Result) -> tuple[int, int]:

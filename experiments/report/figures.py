@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from experiments.drawing import (
     mean_matrix,
 )
 from experiments.report.inline import figure_style, inline
+from experiments.statistics import known
 from experiments.variants import Panel, Variant, best_of_each, label_of
 
 # More lines than this cannot be told apart.
@@ -104,7 +104,7 @@ def costs(panel: Panel, key: str) -> list[Picture]:
     return [
         _cost_picture(panel, variants, cost, f"{key}-{number}")
         for variants in shown
-        for number, cost in enumerate((_time(panel, variants), _state(variants)))
+        for number, cost in enumerate((_time(variants), _state(variants)))
     ]
 
 
@@ -117,53 +117,24 @@ def _cost_picture(panel: Panel, variants: Sequence[Variant], cost: Cost, key: st
         return Picture(panel.title, "", inline(figure, key, label))
 
 
-def _time(panel: Panel, variants: Sequence[Variant]) -> Cost:
-    told = {variant.label: time_ratio(panel, variant) for variant in variants}
-    ratios = {label: ratio for label, ratio in told.items() if ratio is not None}
-    if len(ratios) < len(told):
-        return Cost("time per iteration (ms)", lambda variant: 1e3 * seconds(variant))
-    return Cost("time per iteration, times Naive's", lambda variant: ratios[variant.label])
+def _time(variants: Sequence[Variant]) -> Cost:
+    if any(variant.summary.time_ratio is None for variant in variants):
+        return Cost(
+            "time per iteration (ms)",
+            lambda variant: 1e3 * known(variant.summary.seconds_per_iteration),
+        )
+    return Cost(
+        "time per iteration, times Naive's", lambda variant: known(variant.summary.time_ratio)
+    )
 
 
 def _state(variants: Sequence[Variant]) -> Cost:
-    largest = max(state(variant) for variant in variants)
+    largest = max(known(variant.summary.extra_bytes) for variant in variants)
     unit, name = (1e6, "MB") if largest >= 1e6 else (1e3, "kB")
-    return Cost(f"state held beyond Naive's ({name})", lambda variant: state(variant) / unit)
-
-
-def seconds(variant: Variant) -> float:
-    """Summarise the time of a training iteration.
-
-    :param variant: with at least one result.
-    :return: seconds, median over seeds.
-    """
-    return median(result.seconds_per_iteration for result in variant.results.values())
-
-
-def state(variant: Variant) -> float:
-    """Summarise the state held beyond what Naive holds.
-
-    :param variant: with at least one result.
-    :return: bytes, median over seeds.
-    """
-    return float(median(result.extra_bytes for result in variant.results.values()))
-
-
-def time_ratio(panel: Panel, variant: Variant) -> float | None:
-    """Compare the time of a training iteration with Naive's of the same seed.
-
-    :param panel: where the variant stands.
-    :param variant: one of its variants.
-    :return: the ratio, median over seeds; None without a Naive to hold it against.
-    """
-    naive = panel.naive_for(variant)
-    times = naive.results if naive else {}
-    ratios = [
-        result.seconds_per_iteration / times[seed].seconds_per_iteration
-        for seed, result in variant.results.items()
-        if seed in times and times[seed].seconds_per_iteration > 0
-    ]
-    return median(ratios) if ratios else None
+    return Cost(
+        f"state held beyond Naive's ({name})",
+        lambda variant: known(variant.summary.extra_bytes) / unit,
+    )
 
 
 def _selections(panel: Panel) -> Iterator[tuple[str, Sequence[Variant]]]:

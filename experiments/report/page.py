@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from experiments.records import Row
 from experiments.report import facts, figures, tables
 from experiments.report.importance import importances
-from experiments.statistics import summarise
 from experiments.variants import Panel, best_of_each, make_panels
 
 REPORT = "report.html"
@@ -43,7 +42,6 @@ def write_report(rows: Sequence[Row], folder: Path, title: str, notes: Sequence[
 
 def _contents(rows: Sequence[Row]) -> dict[str, Any]:
     panels = make_panels(rows)
-    summaries = summarise(rows)
     cut = facts.too_large(rows)
     places = facts.places(panels, cut)
     return {
@@ -56,7 +54,7 @@ def _contents(rows: Sequence[Row]) -> dict[str, Any]:
         "places": places,
         "cut": cut,
         "failures": facts.failures(panels, places),
-        "results": [tables.results(panel, summaries) for panel in panels],
+        "results": [tables.results(panel) for panel in panels],
         "costs": [tables.costs(panel) for panel in panels if panel.ended],
         "curves": _draw(figures.curves, panels, "curve"),
         "matrices": list(zip(panels, _drawn(figures.matrices, panels, "matrix"), strict=True)),

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from statistics import median
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from experiments.records import Matrix
-from experiments.report.figures import seconds, state, time_ratio
-from experiments.statistics import (
-    Estimate,
-    Summary,
-    average_accuracy,
-    difference,
-    estimate,
-    forgetting,
-)
+from experiments.statistics import Estimate, Summary, accuracies, difference, known
 from experiments.tables import size
 from experiments.variants import Panel, Variant, best_of_each, label_of
 
@@ -61,32 +51,37 @@ class Table:
     lines: tuple[Line, ...]
 
 
-def results(panel: Panel, summaries: Sequence[Summary]) -> Table:
+def results(panel: Panel) -> Table:
     """Tell what was measured: accuracy, forgetting, and differences to Naive and the best baseline.
 
     :param panel: what was measured on the same data.
-    :param summaries: the record's, for the best baseline of each variant.
     :return: a line for each variant, also for one of which every trial failed.
     """
     return Table(
         panel.title,
         ("method", "average accuracy", "forgetting", "over Naive", "over the best baseline", "n"),
         tuple(
-            Line(variant.label, _measured(panel, variant, summaries), _is_si(variant))
-            for variant in panel.variants
+            Line(variant.label, _measured(variant), _is_si(variant)) for variant in panel.variants
         ),
     )
 
 
-def _measured(panel: Panel, variant: Variant, summaries: Sequence[Summary]) -> tuple[Cell, ...]:
-    accuracy = estimate_of(variant, average_accuracy)
+def _measured(variant: Variant) -> tuple[Cell, ...]:
+    summary = variant.summary
+    asked = len({row.description.seed for row in variant.rows})
     return (
-        percent(accuracy),
-        percent(estimate_of(variant, forgetting)),
-        to_naive(panel, variant),
-        to_best(variant, summaries),
-        Cell(f"{len(variant.results)}/{_seeds(variant)}" if failed(variant) else str(_n(accuracy))),
+        percent(summary.average_accuracy),
+        percent(summary.forgetting),
+        _gain(summary, summary.to_naive),
+        _gain(summary, summary.to_best, label_of(summary.best.strategy) if summary.best else ""),
+        Cell(str(summary.n) if summary.n == asked else f"{summary.n}/{asked}"),
     )
+
+
+def _gain(summary: Summary, gain: Estimate | None, over: str = "") -> Cell:
+    """Tell by how many points a variant's accuracy is above another's, paired by seed."""
+    pairs = f"n = {gain.n}" if gain and gain.n != summary.n else ""
+    return percent(gain, signed=True, note=", ".join(filter(None, (over, pairs))))
 
 
 @dataclass(frozen=True)
@@ -110,85 +105,14 @@ def glance(panel: Panel, variant: Variant) -> Glance:
     :param variant: one of its variants, with results.
     :return: its accuracy and its difference to Naive.
     """
-    accuracy = percent(estimate_of(variant, average_accuracy))
-    gain = to_naive(panel, variant)
+    summary = variant.summary
     return Glance(
         panel.title,
         variant.label,
-        accuracy,
-        gain if gain != NOTHING else None,
-        len(variant.results),
+        percent(summary.average_accuracy),
+        _gain(summary, summary.to_naive) if summary.to_naive else None,
+        summary.n,
     )
-
-
-def _n(value: Estimate | None) -> int:
-    return value.n if value else 0
-
-
-def failed(variant: Variant) -> int:
-    """Count the seeds of which no trial ended.
-
-    :param variant: any.
-    :return: how many.
-    """
-    return _seeds(variant) - len(variant.results)
-
-
-def _seeds(variant: Variant) -> int:
-    return len({row.description.seed for row in variant.rows})
-
-
-def to_naive(panel: Panel, variant: Variant) -> Cell:
-    """Tell by how many points a variant's accuracy is above Naive's, paired by seed.
-
-    :param panel: where the variant stands.
-    :param variant: one of its variants.
-    :return: nothing for Naive itself, without a Naive trained alike, or without a common seed.
-    """
-    naive = panel.naive_for(variant)
-    if naive is None or naive == variant:
-        return NOTHING
-    pairs = difference(accuracies(variant), accuracies(naive))
-    note = f"n = {pairs.n}" if pairs and pairs.n != len(variant.results) else ""
-    return percent(pairs, signed=True, note=note)
-
-
-def to_best(variant: Variant, summaries: Sequence[Summary]) -> Cell:
-    """Tell by how many points a variant's accuracy is above the best baseline's, paired by seed.
-
-    :param variant: one of a panel's.
-    :param summaries: the record's.
-    :return: the difference, with the baseline's name and the number of pairs; nothing without one.
-    """
-    key = replace(variant.description, seed=0)
-    summary = next(each for each in summaries if each.description == key)
-    if summary.to_best is None or summary.best is None:
-        return NOTHING
-    label = label_of(summary.best.strategy)
-    pairs = summary.to_best.n
-    note = label if pairs == len(variant.results) else f"{label}, n = {pairs}"
-    return percent(summary.to_best, signed=True, note=note)
-
-
-def accuracies(variant: Variant) -> dict[int, float]:
-    """Gather average accuracies.
-
-    :param variant: any.
-    :return: fractions by seed.
-    """
-    return {seed: average_accuracy(each.accuracy) for seed, each in variant.results.items()}
-
-
-def estimate_of(variant: Variant, metric: Callable[[Matrix], float | None]) -> Estimate | None:
-    """Estimate a metric over seeds.
-
-    :param variant: any.
-    :param metric: of an accuracy matrix; None where it says nothing.
-    :return: the estimate, None if there is no value.
-    """
-    values = [metric(result.accuracy) for result in variant.results.values()]
-    known = [value for value in values if value is not None]
-    return estimate(known) if known else None
 
 
 def percent(value: Estimate | None, signed: bool = False, note: str = "") -> Cell:
@@ -217,29 +141,20 @@ def costs(panel: Panel) -> Table:
         panel.title,
         ("method", "ms per iteration", "times Naive's", "extra passes", "state", "trial (s)", "n"),
         tuple(
-            Line(variant.label, _cost(panel, variant), _is_si(variant)) for variant in panel.ended
+            Line(variant.label, _cost(variant.summary), _is_si(variant)) for variant in panel.ended
         ),
     )
 
 
-def _cost(panel: Panel, variant: Variant) -> tuple[Cell, ...]:
-    ratio = time_ratio(panel, variant)
+def _cost(summary: Summary) -> tuple[Cell, ...]:
     return (
-        Cell(f"{1e3 * seconds(variant):.3g}"),
-        NOTHING if ratio is None else Cell(f"{ratio:.2f}"),
-        Cell(passes(_passes(variant))),
-        Cell(size(state(variant))),
-        Cell(f"{_duration(variant):.3g}"),
-        Cell(str(len(variant.results))),
+        Cell(f"{1e3 * known(summary.seconds_per_iteration):.3g}"),
+        NOTHING if summary.time_ratio is None else Cell(f"{summary.time_ratio:.2f}"),
+        Cell(passes(known(summary.extra_passes))),
+        Cell(size(known(summary.extra_bytes))),
+        Cell(f"{known(summary.seconds):.3g}"),
+        Cell(str(summary.n)),
     )
-
-
-def _passes(variant: Variant) -> float:
-    return median(result.extra_passes for result in variant.results.values())
-
-
-def _duration(variant: Variant) -> float:
-    return median(result.seconds for result in variant.results.values())
 
 
 def milliseconds(value: float) -> str:
@@ -284,42 +199,35 @@ def against_ewc(panel: Panel) -> Table | None:
         return None
     si = best["si"]
     methods = [si, *rivals]
+    told = [variant.summary for variant in methods]
     lines = [
-        Line("average accuracy (%)", _over(methods, average_accuracy)),
+        Line("average accuracy (%)", tuple(percent(each.average_accuracy) for each in told)),
         Line(
             "SI's accuracy less this one's (points)",
             (NOTHING, *(_pairs(si, rival) for rival in rivals)),
         ),
-        Line("forgetting (%)", _over(methods, forgetting)),
-        _compared("time per iteration", methods, seconds, milliseconds),
-        _compared("wall time of a trial", methods, _duration, duration),
-        _compared("passes beyond training", methods, _passes, passes),
-        _compared("state held beyond Naive's", methods, state, size),
-        Line("n", tuple(Cell(str(len(variant.results))) for variant in methods)),
+        Line("forgetting (%)", tuple(percent(each.forgetting) for each in told)),
+        _compared(
+            "time per iteration", milliseconds, [each.seconds_per_iteration for each in told]
+        ),
+        _compared("wall time of a trial", duration, [each.seconds for each in told]),
+        _compared("passes beyond training", passes, [each.extra_passes for each in told]),
+        _compared("state held beyond Naive's", size, [each.extra_bytes for each in told]),
+        Line("n", tuple(Cell(str(each.n)) for each in told)),
     ]
     headings = ("", *(variant.label for variant in methods))
     return Table(panel.title, headings, tuple(lines))
 
 
-def _over(methods: Iterable[Variant], metric: Callable[[Matrix], float | None]) -> tuple[Cell, ...]:
-    return tuple(percent(estimate_of(variant, metric)) for variant in methods)
-
-
 def _pairs(si: Variant, rival: Variant) -> Cell:
-    pairs = difference(accuracies(si), accuracies(rival))
+    pairs = difference(accuracies(si.rows), accuracies(rival.rows))
     return percent(pairs, signed=True, note=f"n = {pairs.n}" if pairs else "")
 
 
-def _compared(
-    label: str,
-    methods: Sequence[Variant],
-    measure: Callable[[Variant], float],
-    write: Callable[[float], str],
-) -> Line:
-    own = measure(methods[0])
+def _compared(label: str, write: Callable[[float], str], values: Sequence[float | None]) -> Line:
+    own, *others = (known(value) for value in values)
     cells = [Cell(write(own))]
-    for variant in methods[1:]:
-        value = measure(variant)
+    for value in others:
         note = f"{value / own:.3g} times SI's" if own > 0 and value > 0 else ""
         cells.append(Cell(write(value), note=note))
     return Line(label, tuple(cells))

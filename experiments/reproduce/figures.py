@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from experiments.drawing import make_figure, tidy
 from experiments.protocols import Protocol
 from experiments.reproduce.outcomes import Outcome
 from experiments.statistics import Estimate
@@ -20,7 +20,7 @@ from experiments.streams import SCENARIOS
 # Okabe and Ito: SI is warm, whatever stands beside it; the plain run is grey.
 _COLOURS = {"naive": ("#8a8a8a",), "si": ("#d55e00", "#e69f00")}
 _OTHERS = ("#0072b2", "#009e73", "#cc79a7")
-_DOTS_PER_INCH = 150
+_GAP = 0.06
 
 
 def draw(protocol: Protocol, outcomes: Sequence[Outcome], path: Path) -> Path:
@@ -51,11 +51,6 @@ def draw(protocol: Protocol, outcomes: Sequence[Outcome], path: Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float) -> Figure:
-    layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06)
-    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=layout)
-
-
 def _colours(outcomes: Sequence[Outcome]) -> list[str]:
     used: dict[str, list[str]] = {}
     chosen = []
@@ -71,7 +66,7 @@ def _colours(outcomes: Sequence[Outcome]) -> list[str]:
 def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     tasks = len(outcomes[0].tasks)
     colours = _colours(outcomes)
-    figure = _figure(2.1 * (tasks + 1) + 0.6, 3.4)
+    figure = make_figure(2.1 * (tasks + 1) + 0.6, 3.4, _GAP)
     axes = figure.subplots(1, tasks + 1, sharey=True)
     numbers = np.arange(1.0, tasks + 1)
     for task, panel in enumerate(axes[:-1]):
@@ -84,7 +79,7 @@ def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
         _curve_of(axes[-1], each, colour)
     axes[-1].set_title("average so far", fontsize=10, fontweight="bold")
     for panel in axes:
-        _plain(panel)
+        tidy(panel)
         panel.set_xticks(numbers)
         panel.set_xlim(0.6, tasks + 0.4)
     axes[0].set_ylabel("accuracy (%)")
@@ -94,20 +89,20 @@ def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
 
 
 def _curve(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
-    figure = _figure(7.2, 4.2)
+    figure = make_figure(7.2, 4.2, _GAP)
     panel = figure.subplots()
     for colour, each in zip(_colours(outcomes), outcomes, strict=True):
         _curve_of(panel, each, colour)
     panel.set_xticks(range(1, len(outcomes[0].tasks) + 1))
     panel.set(xlabel="tasks learnt", ylabel="average accuracy so far (%)")
-    _plain(panel)
+    tidy(panel)
     _legend(figure, panel)
     return figure
 
 
 def _bars(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     tasks = len(outcomes[0].tasks)
-    figure = _figure(1.3 * (tasks + 1) + 2, 4)
+    figure = make_figure(1.3 * (tasks + 1) + 2, 4, _GAP)
     panel = figure.subplots()
     width = 0.8 / len(outcomes)
     for number, (colour, each) in enumerate(zip(_colours(outcomes), outcomes, strict=True)):
@@ -121,14 +116,14 @@ def _bars(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
             _hollow(panel, places, published, "black")
     panel.set_xticks(range(tasks + 1), [*(f"task {t + 1}" for t in range(tasks)), "mean"])
     panel.set_ylabel("accuracy after the last task (%)")
-    _plain(panel)
+    tidy(panel)
     _legend(figure, panel)
     return figure
 
 
 def _scenarios(protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     shown = [s for s in SCENARIOS if any(o.run.description.data.scenario == s for o in outcomes)]
-    figure = _figure(3.4 * len(shown) + 0.6, 3.4)
+    figure = make_figure(3.4 * len(shown) + 0.6, 3.4, _GAP)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for panel, scenario in zip(axes, shown, strict=True):
         inside = [o for o in outcomes if o.run.description.data.scenario == scenario]
@@ -146,7 +141,7 @@ def _scenarios(protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
         panel.set_ylim(-0.7, len(inside) - 0.5)
         panel.margins(x=0.12)
         panel.set(title=SCENARIOS[scenario], xlabel="mean accuracy (%)")
-        _plain(panel, axis="x")
+        tidy(panel, "x")
     return figure
 
 
@@ -176,12 +171,6 @@ def _hollow(panel: Axes, places: NDArray[Any], published: Sequence[float], colou
 def _percent(estimates: Sequence[Estimate]) -> tuple[Any, Any]:
     means = np.array([100 * each.mean for each in estimates])
     return means, np.array([100 * (each.half_width or 0.0) for each in estimates])
-
-
-def _plain(panel: Axes, axis: Literal["x", "y"] = "y") -> None:
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(axis=axis, color="0.92")
-    panel.set_axisbelow(True)
 
 
 def _legend(

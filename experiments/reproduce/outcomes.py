@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from experiments.protocols import Protocol, Run, read_protocol
+from experiments.protocols import Protocol, Run
 from experiments.records import Matrix, Row, Training
 from experiments.statistics import Estimate, estimate
 
@@ -38,7 +38,7 @@ class Outcome:
 def outcome(protocol: Protocol, run: Run, rows: Sequence[Row]) -> Outcome:
     """Summarise a run over seeds.
 
-    :param protocol: its protocol.
+    :param protocol: its protocol, as published.
     :param run: the run, perhaps shortened.
     :param rows: its trials.
     :return: the summary.
@@ -68,13 +68,10 @@ def _finals(run: Run, matrix: Matrix) -> list[float]:
 
 
 def _reductions(protocol: Protocol, run: Run, seeds: int) -> list[str]:
-    published = next(
-        each for each in read_protocol(protocol.name).runs if each.name == run.name
-    ).description.training
-    given = _length(run.description.training)
+    published = next(each for each in protocol.runs if each.name == run.name).description.training
+    given, full = _length(run.description.training), _length(published)
     unit = "epochs" if published.epochs is not None else "steps a task"
-    counts = [(given, _length(published), unit)]
-    told = [f"{count} of {full} {unit}" for count, full, unit in counts if count != full]
+    told = [f"{given} of {full} {unit}"] if given != full else []
     return told + ([f"{seeds} of {protocol.seeds} seeds"] if seeds < protocol.seeds else [])
 
 

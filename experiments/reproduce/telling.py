@@ -17,7 +17,7 @@ from experiments.report import write_report
 from experiments.reproduce.figures import draw
 from experiments.reproduce.outcomes import Line, Outcome, lines
 from experiments.results import RECORD
-from experiments.tables import make_console
+from experiments.tables import make_console, print_files
 
 PUBLISHED = "published.csv"
 _COLUMNS = (
@@ -49,9 +49,7 @@ def tell(
         paths.append(draw(protocol, outcomes, folder / f"{protocol.name}.png"))
     notes = [f"{protocol.source}. Measured: {protocol.measure}.", *protocol.notes]
     paths.append(write_report(rows, folder, f"{protocol.title}: {protocol.name}", notes))
-    console.print(f"\nResults in {folder}:", soft_wrap=True)
-    for path in paths:
-        console.print(f"  {path.name}", soft_wrap=True)
+    print_files(paths, folder, console)
 
 
 def _print(

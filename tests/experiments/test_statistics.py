@@ -15,6 +15,7 @@ from experiments.statistics import (
     summarise,
 )
 from tests.experiments.invented import describe, result
+from tests.experiments.made_up import on_experiences
 
 # After three experiences: the first fell from a later peak, the second rose.
 MATRIX: Matrix = ((0.9, 0.1, 0.0), (1.0, 0.6, 0.2), (0.5, 0.7, 0.8))
@@ -165,6 +166,43 @@ def test_without_naive_there_is_no_ratio() -> None:
     assert summarise([row("si", 0, result(1.0))])[0].time_ratio is None
 
 
+def test_a_naive_whose_time_was_too_short_to_measure_gives_no_ratio() -> None:
+    rows = [row("naive", s, result(1.0, seconds=t)) for s, t in enumerate((0.0, 2.0))]
+    rows += [row("si", s, result(1.0, seconds=3.0)) for s in range(2)]
+    assert summary_of("si", rows).time_ratio == 1.5
+    assert summary_of("si", [rows[0], *rows[2:]]).time_ratio is None
+
+
+def test_which_of_two_naives_counts_does_not_depend_on_which_ended_first() -> None:
+    a, b, si = scored("naive", 0.25, mode="a"), scored("naive", 0.5, mode="b"), scored("si", 0.75)
+    found = summarise([*a, *b, *si])
+    assert found == summarise([*b, *a, *si])
+    assert [each.to_naive for each in found] == [None, None, Estimate(0.5, None, 1)]
+    assert [each.time_ratio for each in found] == [1.0, 1.0, 1.0]
+
+
+def test_which_of_two_equal_baselines_is_the_best_does_not_depend_on_which_ended_first() -> None:
+    ewc, lwf, si = scored("ewc", 0.5), scored("lwf", 0.5), scored("si", 0.75)
+    assert summarise([*ewc, *lwf, *si]) == summarise([*lwf, *ewc, *si])
+
+
+def test_a_trial_that_was_repeated_counts_once_at_its_last_end() -> None:
+    rows = [*scored("si", 0.25), *scored("si", 0.5), failed("si", 0), *scored("naive", 0.25)]
+    found = summary_of("si", rows)
+    assert (found.n, found.average_accuracy) == (1, Estimate(0.5, None, 1))
+    assert found.to_naive == Estimate(0.25, None, 1)
+
+
+def test_costs_are_medians_over_seeds() -> None:
+    outcomes = [
+        Result(((1.0,),), t, passes, size, 0.0, 0.0, wall)
+        for t, passes, size, wall in ((1, 0, 10, 5), (9, 3, 30, 7), (2, 1, 20, 99))
+    ]
+    found = summary_of("si", [row("si", seed, each) for seed, each in enumerate(outcomes)])
+    assert (found.seconds_per_iteration, found.extra_passes) == (2, 1)
+    assert (found.extra_bytes, found.seconds) == (20, 7)
+
+
 def test_failed_trials_are_counted_apart() -> None:
     rows = [
         row("si", 0, result(0.5)),
@@ -188,3 +226,30 @@ def test_a_strategy_that_always_failed_still_has_a_summary() -> None:
 def test_summaries_come_in_the_order_of_the_registry() -> None:
     rows = [row(name, 0, result(1.0)) for name in ("joint", "si", "naive")]
     assert [summary.description.strategy for summary in summarise(rows)] == ["naive", "si", "joint"]
+
+
+def test_what_was_measured_on_the_same_data_stands_together() -> None:
+    rows = [
+        replace(each, description=on_experiences(each.description, count))
+        for name in ("naive", "si")
+        for count in (2, 3)
+        for each in scored(name, 0.5)
+    ]
+    order = [each.description for each in summarise(rows)]
+    assert [(each.data.experiences, each.strategy) for each in order] == [
+        *((2, "naive"), (2, "si")),
+        *((3, "naive"), (3, "si")),
+    ]
+
+
+def test_variants_of_a_strategy_that_is_no_more_stand_together_by_strength() -> None:
+    trials = [
+        replace(describe(name), strength=strength)
+        for strength in (2.0, None, 0.0)
+        for name in ("old", "older")
+    ]
+    order = [each.description for each in summarise([Row(t, None, "no", {}) for t in trials])]
+    assert [(each.strategy, each.strength) for each in order] == [
+        *(("old", None), ("old", 0.0), ("old", 2.0)),
+        *(("older", None), ("older", 0.0), ("older", 2.0)),
+    ]

@@ -139,6 +139,17 @@ def test_variants_of_a_method_are_told_apart_in_the_terminal_and_in_the_summary(
     assert labels[:2] == ["SI (si-avalanche), c = 1", "SI (si-avalanche), c = 10"]
 
 
+def test_the_same_data_have_one_table_whatever_else_was_measured() -> None:
+    rows = [
+        ended(on_experiences(describe_made_up(strategy), count), experiences=count)
+        for strategy in ("naive", "si")
+        for count in (2, 3)
+    ]
+    file = io.StringIO()
+    print_report(summarise(rows), Console(file=file, width=WIDTH, highlight=False))
+    assert [file.getvalue().count(f"experiences = {count}") for count in (2, 3)] == [1, 1]
+
+
 def test_figures_take_the_number_of_experiences_from_the_matrices(tmp_path: Path) -> None:
     rows = [
         ended(on_experiences(describe_made_up(strategy), count), experiences=count)
