@@ -79,7 +79,7 @@ _MNIST_MOMENTS = (0.1000, 0.2752)
 STREAMS = {
     "digits": Stream(
         title="handwritten digits",
-        load=_lazily("samples", "load_digits"),
+        load=_lazily("digits", "digits"),
         shape=(64,),
         experiences=5,
         counts=_divisors(10),

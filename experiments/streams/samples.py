@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +17,7 @@ from avalanche.benchmarks.utils.classification_dataset import (
 from avalanche.benchmarks.utils.flat_data import ConstantSequence
 from torch.utils.data import DataLoader, StackDataset, Subset
 
-from experiments.records import Data
 from experiments.streams.held import Held
-from experiments.streams.reading import count
 from experiments.untyped import Benchmark, Dataset, Experience
 
 if TYPE_CHECKING:
@@ -62,32 +59,6 @@ class Samples:
 
 Parts = dict[str, list[Samples]]
 """The samples of each experience, by the name of the stream: ``"train"``, ``"test"``."""
-
-
-def load_digits(data: Data, seed: int, _root: Path) -> Parts:
-    """Read scikit-learn's handwritten digits, 8 x 8 pixels in [0, 1], in experiences of two.
-
-    :param data: how many experiences, which order of the classes.
-    :param seed: decides about the order of the classes if they are to be shuffled.
-    :return: the samples; the test part is a fifth, always the same.
-    """
-    from sklearn.datasets import load_digits as load
-
-    pixels, labels = load(return_X_y=True)
-    everything = Samples(
-        torch.as_tensor(pixels / 16.0, dtype=torch.float32),
-        torch.as_tensor(labels, dtype=torch.int64),
-    )
-    order = np.random.RandomState(seed).permutation(10) if data.shuffled_classes else np.arange(10)
-    groups = [torch.as_tensor(classes) for classes in np.split(order, count(data))]
-    return {
-        name: [_of_classes(part, classes) for classes in groups]
-        for name, part in zip(("train", "test"), cut(everything, TEST_SHARE), strict=True)
-    }
-
-
-def _of_classes(samples: Samples, classes: torch.Tensor) -> Samples:
-    return samples.subset(np.flatnonzero(torch.isin(samples.labels, classes).numpy()))
 
 
 def cut(samples: Samples, share: float) -> tuple[Samples, Samples]:

@@ -6,7 +6,8 @@ import torch
 
 from experiments.records import Data
 from experiments.streams import SCENARIOS, STREAMS, input_shape, make_benchmark
-from experiments.streams.samples import Samples, benchmark_of, choose_parts, cut, load_digits
+from experiments.streams.digits import digits
+from experiments.streams.samples import Samples, benchmark_of, choose_parts, cut
 from experiments.untyped import Benchmark, Dataset
 
 pytestmark = pytest.mark.usefixtures("_offline")
@@ -132,7 +133,7 @@ def test_a_stream_is_cut_into_as_many_experiences_as_asked_for(every_root: Path)
 
 
 def test_digits_are_all_there_once_and_test_is_disjoint_from_training() -> None:
-    parts = load_digits(Data("digits", "class"), 0, Path("nowhere"))
+    parts = digits(Data("digits", "class"), 0, Path("nowhere"))
     whole = torch.cat([samples.inputs for part in parts.values() for samples in part])
     assert len(whole) == len(torch.unique(whole, dim=0)) == 1797
     for train, test in zip(parts["train"], parts["test"], strict=True):
