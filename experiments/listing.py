@@ -47,7 +47,9 @@ def _print(
     console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in headings:
+    # A name that is broken cannot be copied.
+    table.add_column(headings[0], no_wrap=True)
+    for heading in headings[1:]:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import main
-from experiments.protocols import Protocol, Run, read_protocol, shortened
+from experiments.protocols import PROTOCOLS, Protocol, Run, read_protocol, shortened
 from experiments.records import Result, Row
 from experiments.reproduce.figures import draw
 from experiments.reproduce.outcomes import Outcome, lines, outcome
+from experiments.strategies import STRATEGIES
+from experiments.streams import STREAMS
 
 PROTOCOL = read_protocol("zenke2017-split-mnist")
 C0, C1 = PROTOCOL.runs
@@ -164,10 +166,11 @@ def test_missing_files_are_told_before_any_work(
     assert not (tmp_path / "results").exists()
 
 
-def test_the_list_names_experiments_streams_and_strategies(
-    capsys: pytest.CaptureFixture[str],
+def test_the_list_names_experiments_streams_and_strategies_unbroken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["list"]) == 0
-    told = capsys.readouterr().out
-    for name in ("zenke2017-split-mnist", "hsu2018-split-mnist", "permuted_mnist", "ewc-online"):
+    told = capsys.readouterr().out.split()
+    for name in (*PROTOCOLS, *STREAMS, *STRATEGIES):
         assert name in told
