@@ -55,25 +55,44 @@ def tell(
 def _print(
     protocol: Protocol, outcomes: Sequence[Outcome], told: Sequence[Line], console: Console
 ) -> None:
+    several = len({each.run.description.data.scenario for each in outcomes}) > 1
+
+    def name(run: str, scenario: str) -> str:
+        return f"{run}, {scenario}" if several else run
+
+    runs = [name(each.run.label, each.run.description.data.scenario) for each in outcomes]
     console.print(Text(f"\n{protocol.title}: {protocol.measure} in percent", style="bold"))
     console.print(Text(protocol.source, style="dim"))
+    console.print(_table([name(line.run, line.scenario) for line in told], told))
+    for how, which in _reduced(runs, outcomes).items():
+        console.print(Text(f"Reduced, {how}, and not compared: {which}."))
+    for run, each in zip(runs, outcomes, strict=True):
+        for reason in each.failures:
+            console.print(Text(f"{run}: failed: {reason}", style="red"))
+    for note in (*protocol.notes, _LEGEND):
+        console.print(Text(note, style="dim"))
+
+
+def _table(runs: Sequence[str], told: Sequence[Line]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("run", "", "published", "measured", "n", "difference", "holds"):
         table.add_column(heading, justify="left" if heading in ("run", "") else "right")
-    several = len({line.scenario for line in told}) > 1
-    last = None
-    for line in told:
-        run = f"{line.run}, {line.scenario}" if several else line.run
-        table.add_row("" if run == last else run, *_cells(line))
-        last = run
-    console.print(table)
-    for each in outcomes:
+    for before, run, line in zip(("", *runs), runs, told, strict=False):
+        table.add_row("" if run == before else run, *_cells(line))
+    return table
+
+
+def _reduced(runs: Sequence[str], outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Tell which runs are reduced, by what is reduced in them."""
+    found: dict[str, list[str]] = {}
+    for run, each in zip(runs, outcomes, strict=True):
         if each.reduced:
-            console.print(Text(f"{each.run.label}: reduced, {each.reduced}; not compared."))
-        for reason in each.failures:
-            console.print(Text(f"{each.run.label}: failed: {reason}", style="red"))
-    for note in (*protocol.notes, _LEGEND):
-        console.print(Text(note, style="dim"))
+            found.setdefault(each.reduced, []).append(run)
+    everything = len(outcomes)
+    return {
+        how: "all runs" if len(which) == everything else "; ".join(which)
+        for how, which in found.items()
+    }
 
 
 def _cells(line: Line) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from experiments.protocols import PROTOCOLS, Protocol, Run, read_protocol, short
 from experiments.records import Result, Row
 from experiments.reproduce.figures import draw
 from experiments.reproduce.outcomes import Outcome, lines, outcome
+from experiments.reproduce.telling import tell
 from experiments.strategies import STRATEGIES
 from experiments.streams import STREAMS
 
@@ -96,20 +97,17 @@ def test_from_scratch_each_task_counts_right_after_its_own_training() -> None:
     assert found.mean.mean == pytest.approx(0.8)
 
 
-def flat(protocol: Protocol) -> list[Outcome]:
+def rows_of(protocol: Protocol, run: Run) -> list[Row]:
     tasks = 10 if "permuted" in protocol.name else 6 if "cifar" in protocol.name else 5
     matrix = tuple(tuple(0.7 + 0.02 * t for _ in range(tasks)) for t in range(tasks))
     return [
-        outcome(
-            protocol,
-            run,
-            [
-                Row(replace(run.description, seed=s), Result(matrix, 0, 0, 0, 0, 0, 0), None, {})
-                for s in range(protocol.seeds)
-            ],
-        )
-        for run in protocol.runs
+        Row(replace(run.description, seed=s), Result(matrix, 0, 0, 0, 0, 0, 0), None, {})
+        for s in range(protocol.seeds)
     ]
+
+
+def flat(protocol: Protocol) -> list[Outcome]:
+    return [outcome(protocol, run, rows_of(protocol, run)) for run in protocol.runs]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +135,7 @@ def test_a_reduced_reproduction_runs_tells_and_goes_on(
     place = ["--processes", "1", "--data-root", str(data_root), "--results", str(folder)]
     assert main([*ASKED, "--only", "c1", *place]) == 0
     first = capsys.readouterr().out
-    assert "reduced, 1 of 10 epochs, 2 of 10 seeds; not compared" in first
+    assert "Reduced, 1 of 10 epochs, 2 of 10 seeds, and not compared: all runs." in first
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} >= {
         "trials.jsonl",
         "published.csv",
@@ -155,6 +153,23 @@ def test_a_reduced_reproduction_runs_tells_and_goes_on(
     second = capsys.readouterr().out
     assert "c = 0" in second
     assert "SI, c = 1" in second
+
+
+def test_what_is_reduced_is_told_once_with_its_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol = read_protocol("hsu2018-split-mnist")
+    few = ("task-si", "class-si")
+    outcomes = [
+        outcome(protocol, each.run, rows_of(protocol, each.run)[:3])
+        if each.run.name in few
+        else each
+        for each in flat(protocol)
+    ]
+    tell(protocol, outcomes, rows_of(protocol, protocol.runs[0]), tmp_path)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Reduced, 3 of 10 seeds, and not compared: SI, task; SI, class." in told
+    assert told.count("Reduced") == 1
 
 
 def test_missing_files_are_told_before_any_work(
