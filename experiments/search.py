@@ -1,4 +1,4 @@
-"""The search of a method's strength: spread over its range at first, then where Optuna says."""
+"""The search of a method's strength: spread over a range at first, then where Optuna says."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Run: TypeAlias = Callable[[Sequence[Description]], list[Row]]
 
 Key = TypeVar("Key", bound=Hashable)
 
-# The first half of the strengths is spread evenly; the others come in batches of this size, which
-# is fixed so that the choice does not depend on how many trials run at once.
-BATCH = 3
+# The first half of the strengths is spread evenly, the others come one by one.
 LEAST_TRIALS = 3
+# How far the search may go on beyond an end of the range that was the best of it.
+BEYOND = 1e3
 _SAMPLER_SEED = 0
 
 
@@ -32,7 +32,8 @@ class Target:
     """What a strength is searched for.
 
     :param low: the smallest strength tried, above 0.
-    :param high: the largest strength tried.
+    :param high: the largest strength tried. If one of the two ends is the best of those spread
+        over the range, the search goes on beyond it, by a factor of ``BEYOND`` at most.
     :param describe: describes a trial from its strength and its seed.
     """
 
@@ -134,37 +135,55 @@ class _Study:
     """Optuna's view of one target. A Gaussian process finds a peak in fewer trials than TPE."""
 
     def __init__(self, target: Target, trials: int) -> None:
-        import optuna
-
-        # Its notes are about its own speed; what it suggests is in the record.
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        first = max(LEAST_TRIALS, math.ceil(trials / 2))
-        self._range = optuna.distributions.FloatDistribution(target.low, target.high, log=True)
-        self._study = optuna.create_study(
-            direction="maximize",
-            sampler=optuna.samplers.GPSampler(seed=_SAMPLER_SEED, n_startup_trials=first),
-        )
-        self._first = _spread(target.low, target.high, first)
-        self._pending: dict[float, list[optuna.Trial]] = {}
+        self._target = target
+        self._first = max(LEAST_TRIALS, math.ceil(trials / 2))
+        self._study: optuna.Study | None = None
+        self._pending: dict[float, optuna.Trial] = {}
         self._tried: dict[float, Tried] = {}
         self.remaining = trials
 
     def ask(self) -> list[float]:
-        """Name the strengths of the next batch, each once."""
-        fixed, self._first = self._first, []
-        count = len(fixed) or min(BATCH, self.remaining)
-        for strength in fixed:
-            self._study.enqueue_trial({"strength": strength})
-        for _ in range(count):
+        """Name the strengths to try next: several at first, then one."""
+        if not self._tried:
+            strengths = _spread(self._target.low, self._target.high, self._first)
+        else:
+            if self._study is None:
+                self._study, self._range = self._begin()
             trial = self._study.ask({"strength": self._range})
-            self._pending.setdefault(_round(trial.params["strength"]), []).append(trial)
-        self.remaining -= count
-        return list(self._pending)
+            strengths = [_round(trial.params["strength"])]
+            self._pending = {strengths[0]: trial}
+        self.remaining -= len(strengths)
+        return strengths
+
+    def _begin(self) -> tuple[optuna.Study, optuna.distributions.FloatDistribution]:
+        """Hand the first strengths over, with the range that they suggest."""
+        import optuna
+
+        # Its notes are about its own speed; what it suggests is in the record.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        low, high = self._target.low, self._target.high
+        best = self.found().best
+        if best and best.strength == low:
+            low /= BEYOND
+        elif best and best.strength == high:
+            high *= BEYOND
+        within = optuna.distributions.FloatDistribution(low, high, log=True)
+        sampler = optuna.samplers.GPSampler(seed=_SAMPLER_SEED, n_startup_trials=self._first)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for strength, tried in self._tried.items():
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params={"strength": strength},
+                    distributions={"strength": within},
+                    value=tried.score,
+                )
+            )
+        return study, within
 
     def tell(self, tried: Tried) -> None:
-        """Take in what a strength of the batch gave."""
-        for trial in self._pending.pop(tried.strength):
-            self._study.tell(trial, tried.score)
+        """Take in what a strength gave."""
+        if self._study is not None:
+            self._study.tell(self._pending.pop(tried.strength), tried.score)
         self._tried[tried.strength] = tried
 
     def found(self) -> Found:

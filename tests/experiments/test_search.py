@@ -4,7 +4,7 @@ import pytest
 
 from experiments.errors import BadValueError
 from experiments.records import Description
-from experiments.search import Found, Target, Tried, search
+from experiments.search import BEYOND, Found, Target, Tried, search
 from experiments.statistics import Estimate
 from tests.experiments.invented import Machine, describe
 
@@ -53,6 +53,25 @@ def test_every_method_has_the_same_budget_over_its_whole_range_and_all_seeds() -
         assert (strengths[0], strengths[-1]) == (LOW, HIGH)
         asked = [(each.strength, each.seed) for each in machine.ran if each.strategy == name]
         assert sorted(asked) == sorted((s, seed) for s in strengths for seed in SEEDS)
+
+
+@pytest.mark.parametrize("place", [-3.6, 7.8])
+def test_a_peak_beyond_an_end_of_the_range_is_found(place: float) -> None:
+    def surface(description: Description) -> float:
+        assert description.strength is not None
+        return 0.9 - 0.05 * abs(math.log10(description.strength) - place)
+
+    outcome = search({"a": target()}, SEEDS, 10, Machine(surface))["a"]
+    assert outcome.best is not None
+    assert abs(math.log10(outcome.best.strength) - place) < 0.5
+    assert not outcome.at_edge
+    assert outcome.tried[0].strength >= LOW / BEYOND
+    assert outcome.tried[-1].strength <= HIGH * BEYOND
+
+
+def test_a_peak_within_the_range_keeps_the_search_there() -> None:
+    tried = search({"a": target()}, SEEDS, 12, Machine(peak))["a"].tried
+    assert (tried[0].strength, tried[-1].strength) == (LOW, HIGH)
 
 
 def test_the_choice_does_not_depend_on_the_order_in_which_trials_end() -> None:
