@@ -52,15 +52,14 @@ def draw(protocol: Protocol, outcomes: Sequence[Outcome], path: Path) -> Path:
 
 
 def _colours(outcomes: Sequence[Outcome]) -> list[str]:
-    used: dict[str, list[str]] = {}
-    chosen = []
+    """Choose a colour for each label: a run keeps its own from one scenario to the next."""
+    left = {strategy: list(colours) for strategy, colours in _COLOURS.items()}
+    others = list(_OTHERS)
+    chosen: dict[str, str] = {}
     for each in outcomes:
-        strategy = each.run.description.strategy
-        left = used.setdefault(
-            strategy if strategy in _COLOURS else "", list(_COLOURS.get(strategy, _OTHERS))
-        )
-        chosen.append(left.pop(0))
-    return chosen
+        if each.run.label not in chosen:
+            chosen[each.run.label] = left.get(each.run.description.strategy, others).pop(0)
+    return [chosen[each.run.label] for each in outcomes]
 
 
 def _panels(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
@@ -123,13 +122,15 @@ def _bars(_protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
 
 def _scenarios(protocol: Protocol, outcomes: Sequence[Outcome]) -> Figure:
     shown = [s for s in SCENARIOS if any(o.run.description.data.scenario == s for o in outcomes)]
+    colours = dict(zip((o.run.name for o in outcomes), _colours(outcomes), strict=True))
     figure = make_figure(3.4 * len(shown) + 0.6, 3.4, _GAP)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for panel, scenario in zip(axes, shown, strict=True):
         inside = [o for o in outcomes if o.run.description.data.scenario == scenario]
         inside.reverse()
-        for place, (colour, each) in enumerate(zip(_colours(inside), inside, strict=True)):
+        for place, each in enumerate(inside):
             assert each.mean is not None
+            colour = colours[each.run.name]
             mean, half = 100 * each.mean.mean, 100 * (each.mean.half_width or 0.0)
             panel.errorbar(mean, place, xerr=half, fmt="o", color=colour, capsize=3, ms=7)
             if not each.reduced:
