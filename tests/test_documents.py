@@ -24,6 +24,7 @@ from tests.digits import digits_benchmark
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
+COMPARE = (ROOT / "docs" / "compare.md").read_text()
 AVALANCHE = (ROOT / "docs" / "avalanche.md").read_text()
 
 
@@ -133,15 +134,54 @@ def test_the_table_in_the_readme_is_that_of_the_committed_run() -> None:
             assert f" {float(row['time_ratio']):.2f}" in line.replace("*", "")
 
 
-def test_the_table_of_normalisation_policies_is_that_of_the_committed_run() -> None:
-    with (ROOT / "docs" / "compare" / "normalisation-digits.csv").open() as file:
+@pytest.mark.parametrize("kind", ["summary-digits", "summary-split_mnist", "summary-split_fmnist"])
+def test_the_comparisons_told_are_those_of_the_committed_runs(kind: str) -> None:
+    table = COMPARE.split(f"<!-- {kind} -->")[1].split("<!-- end -->")[0].splitlines()
+    with (ROOT / "docs" / "compare" / f"{kind}.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 12
+    assert len(rows) == 33
+    assert {row["n"] for row in rows} == {"5"}
     for row in rows:
-        label = "Naive" if row["policy"] == "naive" else f'`"{row["policy"]}"`'
-        line = next(line for line in AVALANCHE.splitlines() if line.startswith(f"| {label} |"))
-        assert f"| {row['accuracy']}" in line
-        assert f"| {row['forgetting']} |" in line
+        column = ("", "label", "task", "domain", "class").index(row["scenario"])
+        cells = next(
+            cells
+            for line in table
+            if (cells := [cell.strip("* ") for cell in line.split("|")])[1:2] == [row["label"]]
+        )
+        mean, half = (100 * float(row[f"average_accuracy{end}"]) for end in ("", "_half_width"))
+        assert cells[column] == f"{mean:.1f} ± {half:.1f}"
+
+
+OPTIONS = list(
+    csv.DictReader((ROOT / "docs" / "compare" / "options-digits.csv").read_text().splitlines())
+)
+
+
+def with_interval(row: dict[str, str], name: str, sign: str = "") -> str:
+    mean, half = (100 * float(row[f"{name}{end}"]) for end in ("", "_half_width"))
+    return f"{mean:{sign}.1f} ± {half:.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+@pytest.mark.parametrize("row", OPTIONS, ids=lambda row: f"{row['scenario']}-{row['variant']}")
+def test_the_study_of_options_told_is_the_committed_one(row: dict[str, str]) -> None:
+    section = COMPARE.split("<!-- options-digits -->")[1].split("<!-- end -->")[0]
+    table = section.strip().split("\n\n")[row["network"] != "plain"].splitlines()
+    line = next(line for line in table if line.strip("|` ").startswith(row["variant"]))
+    assert f"| {with_interval(row, 'accuracy')} |" in line
+    if row["to_default"]:
+        assert f"| {with_interval(row, 'to_default', '+')} |" in line
+
+
+def test_the_table_of_normalisation_policies_is_that_of_the_committed_run() -> None:
+    policies = [row for row in OPTIONS if row["network"] != "plain"]
+    assert len(policies) == 12
+    names = {"Naive": "Naive", "default": '`"protect"`'}
+    for row in policies:
+        policy = row["variant"].removeprefix("normalisation = ")
+        name = names.get(policy, f'`"{policy}"`')
+        line = next(line for line in AVALANCHE.splitlines() if line.startswith(f"| {name} |"))
+        assert f"| {with_interval(row, 'accuracy')}" in line
+        assert f"| {with_interval(row, 'forgetting')} |" in line
 
 
 @pytest.mark.parametrize(
