@@ -138,7 +138,7 @@ class _Study:
         self._target = target
         self._first = max(LEAST_TRIALS, math.ceil(trials / 2))
         self._study: optuna.Study | None = None
-        self._pending: dict[float, optuna.Trial] = {}
+        self._trial: optuna.Trial | None = None
         self._tried: dict[float, Tried] = {}
         self.remaining = trials
 
@@ -149,9 +149,8 @@ class _Study:
         else:
             if self._study is None:
                 self._study, self._range = self._begin()
-            trial = self._study.ask({"strength": self._range})
-            strengths = [_round(trial.params["strength"])]
-            self._pending = {strengths[0]: trial}
+            self._trial = self._study.ask({"strength": self._range})
+            strengths = [_round(self._trial.params["strength"])]
         self.remaining -= len(strengths)
         return strengths
 
@@ -182,8 +181,8 @@ class _Study:
 
     def tell(self, tried: Tried) -> None:
         """Take in what a strength gave."""
-        if self._study is not None:
-            self._study.tell(self._pending.pop(tried.strength), tried.score)
+        if self._study is not None and self._trial is not None:
+            self._study.tell(self._trial, tried.score)
         self._tried[tried.strength] = tried
 
     def found(self) -> Found:
