@@ -152,6 +152,17 @@ def test_the_comparisons_told_are_those_of_the_committed_runs(kind: str) -> None
         assert cells[column] == f"{mean:.1f} ± {half:.1f}"
 
 
+def test_the_streams_told_in_the_readme_are_those_of_the_committed_runs() -> None:
+    for stream, title in (("split_mnist", "split MNIST"), ("split_fmnist", "split Fashion-MNIST")):
+        with (ROOT / "docs" / "compare" / f"summary-{stream}.csv").open() as file:
+            own = [row for row in csv.DictReader(file) if row["strategy"] == "si"]
+        told = README.split(f"\n| {title} |")[1].split("|\n")[:3]
+        for line, name in zip(told, ("average_accuracy", "to_naive", "to_best"), strict=True):
+            sign = "" if name == "average_accuracy" else "+"
+            cells = [cell.split(" (")[0].strip() for cell in line.split("|") if cell.strip()][-3:]
+            assert cells == [with_interval(row, name, sign) for row in own]
+
+
 OPTIONS = list(
     csv.DictReader((ROOT / "docs" / "compare" / "options-digits.csv").read_text().splitlines())
 )
