@@ -104,7 +104,7 @@ def _bench(options: argparse.Namespace) -> int:
     from experiments.quiet import quiet
 
     with quiet():
-        from experiments.bench import bench
+        from experiments.bench.trial import bench
 
         return bench(stream, options.data_root, rounds, threads)
 

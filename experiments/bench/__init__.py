@@ -1,0 +1,1 @@
+"""What training with Synaptic Intelligence costs: time, memory, and how both grow."""
