@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments import arguments
+from experiments.bench import PARTS, Asked
 from experiments.errors import ExperimentError
 from experiments.parser import make_parser
 from experiments.records import LOGGERS, Choice, Place
@@ -97,16 +98,24 @@ def _options(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    from experiments.quiet import quiet, quiet_profiler
+
+    quiet_profiler()
     (stream,) = arguments.names("stream", [options.stream], list(STREAMS))
-    require_data(stream, options.data_root)
-    rounds = arguments.whole("number of rounds", options.rounds, least=1)
-    threads = arguments.whole("number of threads", options.threads, least=1)
-    from experiments.quiet import quiet
-
+    asked = Asked(
+        parts=arguments.names("part", options.parts, list(PARTS)),
+        rounds=arguments.whole("number of rounds", options.rounds, least=1),
+        threads=arguments.whole("number of threads", options.threads, least=1),
+        device=arguments.device(options.device),
+        stream=stream,
+        data_root=options.data_root,
+    )
+    if "trial" in asked.parts:
+        require_data(stream, asked.data_root)
     with quiet():
-        from experiments.bench.trial import bench
+        from experiments.bench.run import bench
 
-        return bench(stream, options.data_root, rounds, threads)
+        return bench(asked, _folder(options))
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -142,6 +142,21 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
     return scale.weigh(methods) + scale.weigh(own)
 
 
+def bytes_beside(thing: object, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Weigh what a method holds beside the network and the optimiser.
+
+    :param thing: any object; what it refers to is walked.
+    :param model: the network; its parameters, their gradients and its buffers do not count.
+    :param optimizer: the optimiser; nothing of it counts.
+    :return: bytes, every storage once.
+    """
+    scale = _Scale(ignored=[model, optimizer])
+    scale.ignore_tensors(model.buffers())
+    for p in model.parameters():
+        scale.ignore_tensors([p] if p.grad is None else [p, p.grad])
+    return scale.weigh(thing)
+
+
 class _Scale:
     """Walks objects and adds up what their tensors hold, everything once."""
 

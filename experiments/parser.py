@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.bench import PARTS
 from experiments.protocols import PROTOCOLS
 from experiments.records import LOGGERS
 from experiments.strategies import COMPARED, STRATEGIES, with_strength
@@ -119,21 +120,35 @@ def _add_options(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "bench",
-        help="time training through Avalanche, from memory, and in a bare loop",
-        description="Time one epoch of a stream's first experience in three ways, in turn.",
+        help="measure what SI costs beside its peers: time, memory, growth",
+        description="Time training with SI and with its peers' ways to do it, in one process, in "
+        "turn; measure bytes; let networks grow. "
+        + " ".join(f"{name}: {what}." for name, what in PARTS.items()),
     )
-    parser.add_argument(
-        "--stream", default="digits", metavar="NAME", help=f"one of {', '.join(STREAMS)}"
-    )
+    _add_names(parser, "--parts", "what to measure", list(PARTS), list(PARTS))
     parser.add_argument("--rounds", default="5", metavar="N", help="how often (default: 5)")
-    _add_threads(parser)
-    _add_data_root(parser)
-
-
-def _add_threads(parser: argparse.ArgumentParser) -> None:
+    _add_device(parser)
     parser.add_argument(
-        "--threads", default="1", metavar="N", help="PyTorch's threads (default: 1)"
+        "--stream",
+        default="digits",
+        metavar="NAME",
+        help=f"what trial trains on: one of {', '.join(STREAMS)} (default: digits)",
     )
+    _add_threads(parser, "2")
+    _add_data_root(parser)
+    parser.add_argument(
+        "--results", type=Path, help="results folder (default: results/bench-<date-time>)"
+    )
+
+
+def _add_threads(parser: argparse.ArgumentParser, default: str = "1") -> None:
+    parser.add_argument(
+        "--threads", default=default, metavar="N", help=f"PyTorch's threads (default: {default})"
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
 
 
 def _add_data_root(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +184,7 @@ def _add_trials(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_running(parser: argparse.ArgumentParser, results: str) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    _add_device(parser)
     parser.add_argument(
         "--engine", default="joblib", metavar="NAME", help=f"{' or '.join(ENGINES)}: what runs them"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -43,3 +45,15 @@ def quiet() -> Iterator[None]:
 
         warnings.showwarning = show_unknown
         yield
+
+
+def quiet_profiler() -> None:
+    """Keep PyTorch's profiler and timer from the terminal; call it before PyTorch is imported.
+
+    The profiler logs that it starts and stops, that there is no GPU, and that it does not know
+    memory that was allocated before it looked; the timer, that a compiler for GPUs is there and
+    no GPU.
+    """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -190,7 +190,7 @@ def test_a_search_tells_its_strengths_and_keeps_its_record(
 
 
 def test_the_bench_times_three_ways_to_train(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--rounds", "1"]) == 0
+    assert main(["bench", "--parts", "trial", "--rounds", "1", "--threads", "1"]) == 0
     told = capsys.readouterr().out
     for way in ("Avalanche's loader", "batches from memory", "bare PyTorch loop"):
         assert way in told

@@ -1,0 +1,157 @@
+"""What was measured, one row for each thing, and the CSV file that holds it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from experiments.bench.timing import Spread
+from experiments.errors import ResultsError
+
+CSV = "bench.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing measured; what was not measured of it is None.
+
+    :param part: a name in ``PARTS``.
+    :param workload: what was trained.
+    :param method: the method's label.
+    :param what: ``"step"``; ``"calls"``, the method's calls alone; ``"floor"``, the time that the
+        least memory traffic of a step takes at the speed of a copy; ``"consolidation"``.
+    :param parameters: the network's parameters.
+    :param tensors: in how many tensors.
+    :param tasks: how many tasks had been learnt, where that is what grows.
+    :param rounds: how often it was timed.
+    :param seconds_min: of one call, the fastest round.
+    :param ratio_min: to training without SI, the smallest of all rounds; that one's step in the
+        same round is 1.
+    :param parameter_bytes: of the network.
+    :param state_bytes: held between steps, beyond the network and its optimiser.
+    :param peak_bytes: at the worst moment of a step, beyond that of training without SI.
+    :param temporary_bytes: the largest tensor made by the method's calls.
+    :param machine: its kind, processors and GPU.
+    :param threads: PyTorch's.
+    :param date: in UTC.
+    """
+
+    part: str
+    workload: str
+    method: str
+    what: str = "step"
+    parameters: int | None = None
+    tensors: int | None = None
+    tasks: int | None = None
+    rounds: int | None = None
+    seconds_min: float | None = None
+    seconds_median: float | None = None
+    seconds_max: float | None = None
+    ratio_min: float | None = None
+    ratio_median: float | None = None
+    ratio_max: float | None = None
+    parameter_bytes: int | None = None
+    state_bytes: int | None = None
+    peak_bytes: int | None = None
+    temporary_bytes: int | None = None
+    machine: str = ""
+    threads: int | None = None
+    date: str = ""
+    python: str = ""
+    torch: str = ""
+    avalanche: str = ""
+    si_avalanche: str = ""
+
+    def timed(self, seconds: Spread, ratio: Spread | None, rounds: int) -> Row:
+        """Return this row with times.
+
+        :param seconds: of one call.
+        :param ratio: to training without SI.
+        :param rounds: how often it was timed.
+        """
+        row = replace(
+            self,
+            rounds=rounds,
+            seconds_min=seconds.minimum,
+            seconds_median=seconds.median,
+            seconds_max=seconds.maximum,
+        )
+        if ratio is None:
+            return row
+        return replace(
+            row, ratio_min=ratio.minimum, ratio_median=ratio.median, ratio_max=ratio.maximum
+        )
+
+    def weighed(self, state: int, peak: int, temporary: int | None = None) -> Row:
+        """Return this row with bytes.
+
+        :param state: held between steps.
+        :param peak: at the worst moment of a step.
+        :param temporary: the largest tensor made by the method's calls.
+        """
+        return replace(self, state_bytes=state, peak_bytes=peak, temporary_bytes=temporary)
+
+    def ran_on(self, versions: Mapping[str, str], threads: int) -> Row:
+        """Return this row with where and when it was measured.
+
+        :param versions: what :func:`experiments.results.versions` gave.
+        :param threads: PyTorch's.
+        """
+        return replace(
+            self,
+            machine=versions["machine"],
+            threads=threads,
+            date=versions["date"],
+            python=versions["python"],
+            torch=versions["torch"],
+            avalanche=versions["avalanche-lib"],
+            si_avalanche=versions["si-avalanche"],
+        )
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> Path:
+    """Write rows as a CSV file with a heading; empty fields for what there is not.
+
+    :param rows: what to write.
+    :param path: the file; one that is there is replaced.
+    :return: the file.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=[field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    return path
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what :func:`write_rows` wrote.
+
+    :param path: the file.
+    :return: the rows, in the file's order.
+    :raises ResultsError: if the file is not one that the bench wrote.
+    """
+    kinds = get_type_hints(Row)
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if list(reader.fieldnames or ()) != list(kinds):
+            raise ResultsError(
+                f"{path} has not the columns of the bench, {', '.join(kinds)}; write it again "
+                "with python -m experiments bench"
+            )
+        return [_row(line, kinds) for line in reader]
+
+
+def _row(line: Mapping[str, str], kinds: Mapping[str, type | UnionType]) -> Row:
+    values: dict[str, Any] = {name: _value(text, kinds[name]) for name, text in line.items()}
+    return Row(**values)
+
+
+def _value(text: str, kind: type | UnionType) -> str | int | float | None:
+    if kind is str:
+        return text
+    number = int if int in get_args(kind) else float
+    return number(text) if text else None

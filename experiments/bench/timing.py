@@ -1,0 +1,91 @@
+"""Times by torch's own timer, in turn, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from torch.utils.benchmark import Timer, timer
+
+Statement = Callable[[], object]
+
+_SECONDS_AT_ONCE = 0.05
+_MOST_CALLS_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class How:
+    """How things are timed.
+
+    :param rounds: how often each.
+    :param threads: PyTorch's threads.
+    :param device: where to train.
+    """
+
+    rounds: int
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several rounds gave.
+
+    :param minimum: the smallest.
+    :param median: the median.
+    :param maximum: the largest.
+    """
+
+    minimum: float
+    median: float
+    maximum: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Summarise rounds.
+
+    :param values: one number a round, at least one.
+    :return: the summary.
+    """
+    return Spread(min(values), median(values), max(values))
+
+
+def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Divide what was measured in the same rounds.
+
+    :param values: one number a round.
+    :param others: what each is divided by.
+    :return: one ratio a round.
+    """
+    return [value / other for value, other in zip(values, others, strict=True)]
+
+
+def in_turn(statements: Mapping[str, Statement], how: How) -> dict[str, list[float]]:
+    """Time statements side by side, so that what slows the machine down slows down all.
+
+    Each round times each of them once, beginning with another one than the round before. Every
+    time is the mean of as many calls as take a twentieth of a second.
+
+    :param statements: what to call, by name.
+    :param how: how often, and on how many threads.
+    :return: for each name the seconds of one call, round by round.
+    """
+    calls = {name: _calls_at_once(call) for name, call in statements.items()}
+    timers = {
+        name: Timer("call()", globals={"call": call}, num_threads=how.threads)
+        for name, call in statements.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    names = list(timers)
+    for number in range(how.rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(timers[name].timeit(calls[name]).mean)
+    return seconds
+
+
+def _calls_at_once(call: Statement) -> int:
+    started = timer()
+    call()
+    return min(_MOST_CALLS_AT_ONCE, max(1, round(_SECONDS_AT_ONCE / (timer() - started))))

@@ -1,0 +1,83 @@
+"""A network in training with a method, one step at a time."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from experiments.bench.methods import STRENGTH, Entry
+from experiments.bench.workloads import Workload
+
+# So small that the network is as untrained at the last timing as at the first: one that has
+# learnt its batch by heart has moments too small for the processor's fast path.
+LEARNING_RATE = 1e-5
+STEPS_OF_A_TASK = 3
+
+
+class Trainee:
+    """A copy of a network, its optimiser and its method.
+
+    :param model: what to copy.
+    :param inputs: a batch.
+    :param labels: its labels.
+    :param entry: the method.
+    :param c: its strength.
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: Tensor, labels: Tensor, entry: Entry, c: float = STRENGTH
+    ) -> None:
+        self.model = deepcopy(model)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
+        self.method = entry.make(self.model, c)
+        self._inputs, self._labels = inputs, labels
+        self._entry = entry
+
+    def step(self) -> None:
+        """Make one training step."""
+        self.go_backward()
+        self.step_optimizer()
+
+    def go_backward(self) -> None:
+        """Make the first half of a step, up to the gradients."""
+        self.optimizer.zero_grad()
+        self.method.before_step()
+        loss = functional.cross_entropy(self.model(self._inputs), self._labels)
+        self.method.penalised(loss).backward()
+
+    def step_optimizer(self) -> None:
+        """Make the second half of a step, from the gradients on."""
+        self.method.after_backward()
+        self.optimizer.step()
+        self.method.after_step()
+
+    def prepare(self) -> None:
+        """Train as far as a later task, unless the method is to stay in its first, and warm up."""
+        for _ in range(STEPS_OF_A_TASK):
+            self.step()
+        if not self._entry.first_task:
+            self.method.end_task()
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Make the steps that are not timed."""
+        for _ in range(self._entry.warm_up):
+            self.step()
+
+
+def trainees(workload: Workload, entries: dict[str, Entry], device: str) -> dict[str, Trainee]:
+    """Make a trainee for each method, all from the same weights and on the same batch.
+
+    :param workload: what they train.
+    :param entries: the methods by name.
+    :param device: where they train.
+    :return: the trainees by name, ready to be timed.
+    """
+    model, inputs, labels = workload.draw(device)
+    made = {name: Trainee(model, inputs, labels, entry) for name, entry in entries.items()}
+    for trainee in made.values():
+        trainee.prepare()
+    return made
