@@ -31,14 +31,15 @@ _LEGEND = (
 )
 
 
-def make_console() -> Console:
+def make_console(width: int = WIDTH) -> Console:
     """Make the console that results are told on.
 
-    :return: the terminal, or a plain file of ``WIDTH`` columns.
+    :param width: how many columns the tables need.
+    :return: the terminal, or a plain file of that width.
     """
     console = Console(highlight=False)
     return Console(
-        highlight=False, width=max(WIDTH, console.width) if console.is_terminal else WIDTH
+        highlight=False, width=max(width, console.width) if console.is_terminal else width
     )
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
-
-from torch.utils.benchmark import timer
+from statistics import median
 
 from experiments.bench.methods import METHODS, OURS, PLAIN
 from experiments.bench.rows import Row
 from experiments.bench.steps import begin_row
-from experiments.bench.timing import How, Spread, ratios, spread
-from experiments.bench.trainee import Trainee
+from experiments.bench.timing import How, once, ratios, spread
+from experiments.bench.trainee import STEPS_OF_A_TASK, Trainee
 from experiments.bench.workloads import Workload
 from experiments.cost import bytes_beside
 
-_STEPS_OF_A_TASK = 5
 _TASKS_TOLD_TOGETHER = 10
 
 Life = dict[str, list[float]]
@@ -31,7 +28,8 @@ def measure_tasks(workload: Workload, tasks: int, how: How) -> list[Row]:
     :param workload: what to train.
     :param tasks: how many tasks.
     :param how: how many such lives, and where.
-    :return: for every ten tasks a row for each step, and one for a consolidation.
+    :return: for every ten tasks a row for each step and one for a consolidation; each life counts
+        with the median of the ten.
     """
     lives = []
     for _ in range(how.rounds):
@@ -53,34 +51,24 @@ def _live(plain: Trainee, ours: Trainee, tasks: int, state: list[int]) -> Life:
     life: Life = defaultdict(list)
     for _ in range(tasks):
         for name, trainee in (("plain", plain), ("ours", ours)):
-            life[name].append(_seconds(trainee.step, _STEPS_OF_A_TASK))
-        life["consolidation"].append(_seconds(ours.method.end_task, 1))
+            life[name].append(once(trainee.steps_of_a_task) / STEPS_OF_A_TASK)
+        life["consolidation"].append(once(ours.method.end_task))
         state.append(bytes_beside(ours.method, ours.model, ours.optimizer))
     return life
-
-
-def _seconds(call: Callable[[], None], times: int) -> float:
-    started = timer()
-    for _ in range(times):
-        call()
-    return (timer() - started) / times
 
 
 def _told(base: Row, lives: list[Life], state: int) -> list[Row]:
     assert base.tasks is not None
     first = base.tasks - _TASKS_TOLD_TOGETHER
-    seconds = {
-        name: [taken for life in lives for taken in life[name][first : base.tasks]]
-        for name in ("plain", "ours", "consolidation")
-    }
+    own = [{name: taken[first : base.tasks] for name, taken in life.items()} for life in lives]
 
-    def timed(row: Row, taken: list[float]) -> Row:
-        ratio: Spread = spread(ratios(taken, seconds["plain"]))
-        return row.timed(spread(taken), ratio, len(lives))
+    def timed(row: Row, name: str) -> Row:
+        ratio = [median(ratios(life[name], life["plain"])) for life in own]
+        return row.timed(spread([median(life[name]) for life in own]), spread(ratio), len(lives))
 
     ours = replace(base, method=OURS, state_bytes=state)
     return [
-        timed(base, seconds["plain"]),
-        timed(ours, seconds["ours"]),
-        timed(replace(ours, what="consolidation"), seconds["consolidation"]),
+        timed(base, "plain"),
+        timed(ours, "ours"),
+        timed(replace(ours, what="consolidation"), "consolidation"),
     ]

@@ -1,4 +1,4 @@
-"""Memory of a step as the allocator saw it."""
+"""A step as PyTorch's profiler saw it: its memory, and where it waits for the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from experiments.bench.timing import Statement
@@ -17,19 +16,21 @@ _STEP = "the step that is looked at"
 
 
 @dataclass(frozen=True)
-class Allocations:
-    """What calls asked the allocator for.
+class Seen:
+    """What the profiler saw of a call.
 
     :param rise: the most that was held at a time, beyond what was held when they began; bytes.
     :param largest: the largest single tensor, bytes; 0 if there was none.
+    :param waits: how often the GPU was waited for; None where there is none.
     """
 
     rise: int
     largest: int
+    waits: int | None
 
 
-def allocations(call: Statement, device: str, before: Statement | None = None) -> Allocations:
-    """Call once under PyTorch's profiler and read what was allocated and freed.
+def look_at(call: Statement, device: str, before: Statement | None = None) -> Seen:
+    """Call once under the profiler, and read what was allocated and freed.
 
     What was allocated before the profiler looked is freed unseen. A step that frees what the one
     before it allocated, as gradients are, therefore needs another one before it.
@@ -37,29 +38,25 @@ def allocations(call: Statement, device: str, before: Statement | None = None) -
     :param call: what to look at.
     :param device: whose memory.
     :param before: called first, under the profiler, and not counted.
-    :return: what it allocated.
+    :return: what was seen.
     """
-    with profile(activities=_activities(device), profile_memory=True) as seen:
+    with profile(activities=_activities(device), profile_memory=True) as profiler:
         if before is not None:
             before()
         with record_function(_STEP):
             call()
-            if device != "cpu":
-                torch.cuda.synchronize(device)
-    events = _events(seen)
-    begins = min(event["ts"] for event in events if event["name"] == _STEP)
+    events = _events_of_the_step(profiler)
     changes = [
         event["args"]["Bytes"]
-        for event in sorted(events, key=lambda event: float(event["ts"]))
-        if event["name"] == "[memory]"
-        and event["ts"] >= begins
-        and (event["args"]["Device Type"] == 0) == (device == "cpu")
+        for event in events
+        if event["name"] == "[memory]" and (event["args"]["Device Type"] == 0) == (device == "cpu")
     ]
     held = most = 0
     for change in changes:
         held += change
         most = max(most, held)
-    return Allocations(most, max([0, *changes]))
+    waits = sum("Synchronize" in event["name"] for event in events)
+    return Seen(most, max([0, *changes]), None if device == "cpu" else waits)
 
 
 def _activities(device: str) -> list[ProfilerActivity]:
@@ -67,10 +64,13 @@ def _activities(device: str) -> list[ProfilerActivity]:
     return both[:1] if device == "cpu" else both
 
 
-def _events(seen: profile) -> list[dict[str, Any]]:
+def _events_of_the_step(profiler: profile) -> list[dict[str, Any]]:
     # The one form in which the profiler gives away single allocations without private names.
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        seen.export_chrome_trace(str(path))
+        profiler.export_chrome_trace(str(path))
         events: list[dict[str, Any]] = json.loads(path.read_text())["traceEvents"]
-    return [event for event in events if event.get("name") in (_STEP, "[memory]")]
+    (step,) = (e for e in events if e.get("name") == _STEP and e["cat"] == "user_annotation")
+    begins, ends = step["ts"], step["ts"] + step["dur"]
+    within = (event for event in events if begins <= event.get("ts", -1) <= ends)
+    return sorted(within, key=lambda event: float(event["ts"]))

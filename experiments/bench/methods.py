@@ -25,19 +25,19 @@ class Ours(Method):
 
     def __init__(self, model: nn.Module, c: float) -> None:
         super().__init__(model, c)
-        self._si = SynapticIntelligence(model, c)
+        self.si = SynapticIntelligence(model, c)
 
     def after_backward(self) -> None:
         """Add the penalty's gradient."""
-        self._si.add_penalty_gradient()
+        self.si.add_penalty_gradient()
 
     def after_step(self) -> None:
         """Add to the path integral."""
-        self._si.update_running_sum()
+        self.si.update_running_sum()
 
     def end_task(self) -> None:
         """Consolidate."""
-        self._si.update_omega()
+        self.si.update_omega()
 
 
 class OursThreeCalls(Ours):
@@ -45,7 +45,7 @@ class OursThreeCalls(Ours):
 
     def penalised(self, loss: Tensor) -> Tensor:
         """Add the penalty."""
-        return loss + self._si.penalty()
+        return loss + self.si.penalty()
 
     def after_backward(self) -> None:
         """Leave the gradient as it is: the penalty's is in it."""
@@ -72,7 +72,7 @@ OURS = "si-avalanche"
 
 METHODS: dict[str, Entry] = {
     "plain": Entry(PLAIN, Method),
-    "three-calls": Entry("three calls, Python loops", ThreeCalls),
+    "three-calls": Entry("three-call class", ThreeCalls),
     "van-de-ven": Entry("van de Ven's way", VanDeVen),
     "mammoth": Entry("mammoth's way", Mammoth),
     "avalanche": Entry("Avalanche's way", AvalanchesWay),

@@ -62,12 +62,12 @@ class VanDeVen(Method):
     def __init__(self, model: nn.Module, c: float) -> None:
         super().__init__(model, c)
         # A module beside the network: buffers of the network itself would be its bytes.
-        self._buffers = nn.Module()
-        self._path: dict[str, Tensor] = {}
+        self.buffers = nn.Module()
+        self.path: dict[str, Tensor] = {}
         self._old: dict[str, Tensor] = {}
         for name, p in self._named():
-            self._buffers.register_buffer(f"{name}_anchor", p.detach().clone())
-            self._path[name] = torch.zeros_like(p)
+            self.buffers.register_buffer(f"{name}_anchor", p.detach().clone())
+            self.path[name] = torch.zeros_like(p)
             self._old[name] = p.detach().clone()
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -79,17 +79,17 @@ class VanDeVen(Method):
         """Add eq. 4, through the graph, from the second task on."""
         terms = []
         for name, p in self._named():
-            importance = getattr(self._buffers, f"{name}_importance", None)
+            importance = getattr(self.buffers, f"{name}_importance", None)
             if importance is None:
                 return loss
-            terms.append((importance * (p - getattr(self._buffers, f"{name}_anchor")) ** 2).sum())
+            terms.append((importance * (p - getattr(self.buffers, f"{name}_anchor")) ** 2).sum())
         return loss + self._c * sum(terms)
 
     def after_step(self) -> None:
         """Add to the path integral, and copy the weights for the next step."""
         for name, p in self._named():
             if p.grad is not None:
-                self._path[name].add_(-p.grad * (p.detach() - self._old[name]))
+                self.path[name].add_(-p.grad * (p.detach() - self._old[name]))
             self._old[name] = p.detach().clone()
 
     @torch.no_grad()
@@ -97,12 +97,12 @@ class VanDeVen(Method):
         """Consolidate into new buffers."""
         for name, p in self._named():
             now = p.detach().clone()
-            change = now - getattr(self._buffers, f"{name}_anchor")
-            added = self._path[name] / (change**2 + XI)
-            before = getattr(self._buffers, f"{name}_importance", torch.zeros_like(p))
-            self._buffers.register_buffer(f"{name}_importance", before + added)
-            self._buffers.register_buffer(f"{name}_anchor", now)
-            self._path[name] = torch.zeros_like(p)
+            change = now - getattr(self.buffers, f"{name}_anchor")
+            added = self.path[name] / (change**2 + XI)
+            before = getattr(self.buffers, f"{name}_importance", torch.zeros_like(p))
+            self.buffers.register_buffer(f"{name}_importance", before + added)
+            self.buffers.register_buffer(f"{name}_anchor", now)
+            self.path[name] = torch.zeros_like(p)
 
 
 class Mammoth(Method):
@@ -111,8 +111,8 @@ class Mammoth(Method):
     def __init__(self, model: nn.Module, c: float) -> None:
         super().__init__(model, c)
         self._checkpoint = self._weights().clone()
-        self._big_omega: Tensor | None = None
-        self._small_omega = torch.zeros_like(self._checkpoint)
+        self.big_omega: Tensor | None = None
+        self.small_omega = torch.zeros_like(self._checkpoint)
         self._before = self._increment = self._nothing = torch.empty(0)
 
     def _weights(self) -> Tensor:
@@ -135,25 +135,25 @@ class Mammoth(Method):
     def after_backward(self) -> None:
         """Copy the task gradient, add the penalty's in closed form, and clip."""
         self._increment = self._gradients()
-        if self._big_omega is not None:
-            penalty = self._c * 2 * self._big_omega * (self._weights() - self._checkpoint)
+        if self.big_omega is not None:
+            penalty = self._c * 2 * self.big_omega * (self._weights() - self._checkpoint)
             self._set_gradients(self._gradients() + penalty)
         nn.utils.clip_grad_value_(self._model.parameters(), 1.0)
 
     def after_step(self) -> None:
         """Add to the path integral."""
         self._increment *= self._before - self._weights().clone()
-        self._small_omega += self._increment
+        self.small_omega += self._increment
         # Held within a step only.
         self._before = self._increment = self._nothing
 
     def end_task(self) -> None:
         """Consolidate."""
         change = self._weights() - self._checkpoint
-        added = self._small_omega / (change**2 + XI)
-        self._big_omega = added if self._big_omega is None else self._big_omega + added
+        added = self.small_omega / (change**2 + XI)
+        self.big_omega = added if self.big_omega is None else self.big_omega + added
         self._checkpoint = self._weights().clone()
-        self._small_omega = torch.zeros_like(added)
+        self.small_omega = torch.zeros_like(added)
 
 
 class AvalanchesWay(Method):
@@ -169,9 +169,9 @@ class AvalanchesWay(Method):
     def __init__(self, model: nn.Module, c: float) -> None:
         super().__init__(model, c)
         names = ("old", "new", "gradient", "path", "path_of_all", "importance", "anchor")
-        self._held: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        self.held: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, p in self._allowed():
-            for tensors in self._held.values():
+            for tensors in self.held.values():
                 tensors[name] = torch.zeros(p.numel())
         self._extract("anchor")
 
@@ -191,7 +191,7 @@ class AvalanchesWay(Method):
 
     def _extract(self, into: str) -> None:
         for name, p in self._allowed():
-            self._held[into][name] = p.detach().to("cpu", copy=True).flatten()
+            self.held[into][name] = p.detach().to("cpu", copy=True).flatten()
 
     def before_step(self) -> None:
         """Copy the weights to the CPU."""
@@ -200,8 +200,8 @@ class AvalanchesWay(Method):
     def penalised(self, loss: Tensor) -> Tensor:
         """Add the penalty, through the graph, with importance and anchor copied to the device."""
         for name, p in self._allowed():
-            anchor = self._held["anchor"][name].to(p.device, copy=True)
-            importance = self._held["importance"][name].to(p.device, copy=True)
+            anchor = self.held["anchor"][name].to(p.device, copy=True)
+            importance = self.held["importance"][name].to(p.device, copy=True)
             loss = loss + self._c * torch.dot(importance, (p.flatten() - anchor) ** 2)
         return loss
 
@@ -210,17 +210,17 @@ class AvalanchesWay(Method):
         self._extract("new")
         for name, p in self._allowed():
             if p.grad is not None:
-                self._held["gradient"][name] = p.grad.to("cpu", copy=True).flatten()
-        new, old = self._held["new"], self._held["old"]
-        for name, path in self._held["path"].items():
-            path += self._held["gradient"][name] * (new[name] - old[name])
+                self.held["gradient"][name] = p.grad.to("cpu", copy=True).flatten()
+        new, old = self.held["new"], self.held["old"]
+        for name, path in self.held["path"].items():
+            path += self.held["gradient"][name] * (new[name] - old[name])
 
     def end_task(self) -> None:
         """Consolidate, the importance cut off at a constant."""
         self._extract("new")
-        new, path, anchor = self._held["new"], self._held["path"], self._held["anchor"]
-        for name, total in self._held["path_of_all"].items():
+        new, path, anchor = self.held["new"], self.held["path"], self.held["anchor"]
+        for name, total in self.held["path_of_all"].items():
             total += path[name] / ((new[name] - anchor[name]) ** 2 + self._EPS)
-            self._held["importance"][name] = torch.clamp(-total, max=self._MOST)
+            self.held["importance"][name] = torch.clamp(-total, max=self._MOST)
             anchor[name] = new[name].clone()
             path[name].zero_()

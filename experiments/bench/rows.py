@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+from experiments.bench.memory import Seen
 from experiments.bench.timing import Spread
 from experiments.errors import ResultsError
 
@@ -35,6 +36,7 @@ class Row:
     :param state_bytes: held between steps, beyond the network and its optimiser.
     :param peak_bytes: at the worst moment of a step, beyond that of training without SI.
     :param temporary_bytes: the largest tensor made by the method's calls.
+    :param waits: how often a step waits for the GPU, beyond training without SI.
     :param machine: its kind, processors and GPU.
     :param threads: PyTorch's.
     :param date: in UTC.
@@ -58,6 +60,7 @@ class Row:
     state_bytes: int | None = None
     peak_bytes: int | None = None
     temporary_bytes: int | None = None
+    waits: int | None = None
     machine: str = ""
     threads: int | None = None
     date: str = ""
@@ -86,14 +89,21 @@ class Row:
             row, ratio_min=ratio.minimum, ratio_median=ratio.median, ratio_max=ratio.maximum
         )
 
-    def weighed(self, state: int, peak: int, temporary: int | None = None) -> Row:
+    def weighed(self, state: int, step: Seen, plain: Seen, temporary: int | None = None) -> Row:
         """Return this row with bytes.
 
         :param state: held between steps.
-        :param peak: at the worst moment of a step.
+        :param step: what the profiler saw of the method's step.
+        :param plain: what it saw of a step without SI.
         :param temporary: the largest tensor made by the method's calls.
         """
-        return replace(self, state_bytes=state, peak_bytes=peak, temporary_bytes=temporary)
+        return replace(
+            self,
+            state_bytes=state,
+            peak_bytes=state + step.rise - plain.rise,
+            temporary_bytes=temporary,
+            waits=None if step.waits is None else step.waits - (plain.waits or 0),
+        )
 
     def ran_on(self, versions: Mapping[str, str], threads: int) -> Row:
         """Return this row with where and when it was measured.

@@ -14,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.bench import Asked, trial
 from experiments.bench.growth import measure_growth
 from experiments.bench.lives import measure_tasks
+from experiments.bench.pictures import draw_all
 from experiments.bench.rows import CSV, Row, write_rows
 from experiments.bench.steps import measure_steps
-from experiments.bench.telling import print_rows, write_markdown
+from experiments.bench.telling import WIDTH, print_rows, write_markdown
 from experiments.bench.through_avalanche import measure_iterations
 from experiments.bench.timing import How
 from experiments.bench.workloads import Extent, bank, extent_on
@@ -50,9 +51,9 @@ def bench(asked: Asked, folder: Path) -> int:
     if wanted:
         _open(folder)
         rows = _run(wanted, asked, folder)
-        console = make_console()
+        console = make_console(WIDTH)
         print_rows(rows, console)
-        files = [folder / CSV, write_markdown(rows, folder)]
+        files = [folder / CSV, write_markdown(rows, folder), *draw_all(rows, folder)]
         print_files(files, folder, console)
     if "trial" in asked.parts:
         return trial.bench(asked.stream, asked.data_root, asked.rounds, asked.threads)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from experiments.bench.memory import allocations
+from experiments.bench.memory import look_at
 from experiments.bench.methods import METHODS, Entry
 from experiments.bench.rows import Row
 from experiments.bench.timing import How, in_turn, ratios, spread
@@ -41,26 +41,24 @@ def measure_steps(
 def _bytes(
     workload: Workload, made: dict[str, Trainee], entries: dict[str, Entry], device: str
 ) -> list[Row]:
-    rise = {name: allocations(each.step, device, each.step).rise for name, each in made.items()}
-    plain = rise[next(iter(entries))]
+    seen = {name: look_at(each.step, device, each.step) for name, each in made.items()}
+    plain = seen[next(iter(entries))]
     rows = []
     for name, trainee in made.items():
         state = bytes_beside(trainee.method, trainee.model, trainee.optimizer)
         row = begin_row("memory", workload, entries[name].label, trainee.model)
-        rows.append(
-            row.weighed(state, state + rise[name] - plain, _largest_temporary(trainee, device))
-        )
+        rows.append(row.weighed(state, seen[name], plain, _largest_temporary(trainee, device)))
     return rows
 
 
 def _largest_temporary(trainee: Trainee, device: str) -> int:
     """Weigh what the method's calls make; what a penalty in the loss makes is not among it."""
     method = trainee.method
-    first = allocations(method.before_step, device)
+    first = look_at(method.before_step, device)
     trainee.go_backward()
-    second = allocations(method.after_backward, device)
+    second = look_at(method.after_backward, device)
     trainee.optimizer.step()
-    third = allocations(method.after_step, device)
+    third = look_at(method.after_step, device)
     return max(each.largest for each in (first, second, third))
 
 

@@ -18,6 +18,8 @@ from experiments.bench.through_avalanche import NAIVE
 from experiments.tables import size
 
 MARKDOWN = "table.md"
+WIDTH = 100
+"""How many columns the widest table takes."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def sheets(rows: Sequence[Row]) -> list[Sheet]:
     """Arrange rows into tables.
 
     :param rows: what was measured.
-    :return: a table for each thing that was, in the order of ``PARTS``.
+    :return: a table for each thing that was, times before bytes before growth.
     """
     by_part = {name: [row for row in rows if row.part == name] for name in _SHEETS}
     return [sheet for name, own in by_part.items() if own for sheet in _SHEETS[name](own)]
@@ -68,7 +70,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     for sheet in sheets(rows):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=sheet.title, title_justify="left")
         for number, heading in enumerate(sheet.headings):
-            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+            table.add_column(heading, justify="right" if number else "left")
         for line in sheet.lines:
             table.add_row(*line, style="bold" if line[0] == OURS else None)
         console.print(table)
@@ -156,6 +158,9 @@ def _memory(rows: Sequence[Row], where: str = "", heading: str = "method") -> li
     if any(row.temporary_bytes is not None for row in held):
         title = "Largest tensor that the method's calls make, in parameters' bytes"
         told.append(_by_method(title, held, _multiple("temporary_bytes"), heading))
+    if any(row.waits is not None for row in held):
+        title = f"Waits for the GPU in a step, {where}beyond those without SI"
+        told.append(_by_method(title, held, lambda row: str(row.waits), heading))
     return told
 
 
@@ -207,8 +212,8 @@ def _tasks(rows: Sequence[Row]) -> list[Sheet]:
 
 _SHEETS: dict[str, Callable[[Sequence[Row]], list[Sheet]]] = {
     "step": _steps,
-    "avalanche": _avalanche,
     "memory": _memory,
+    "avalanche": _avalanche,
     "parameters": _growth(
         "A step as parameters grow, in few tensors", "parameters", lambda row: row.parameters
     ),
@@ -228,7 +233,7 @@ def _ratio(row: Row) -> str:
 def _time(row: Row) -> str:
     assert row.seconds_median is not None
     milliseconds = 1e3 * row.seconds_median
-    return f"{milliseconds:.3g} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
+    return f"{milliseconds:#.3g} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
 
 
 def _multiple(name: str) -> Callable[[Row], str]:

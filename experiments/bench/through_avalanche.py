@@ -11,7 +11,7 @@ from avalanche.training.plugins import SupervisedPlugin, SynapticIntelligencePlu
 from avalanche.training.supervised import Naive
 from torch import nn
 
-from experiments.bench.memory import allocations
+from experiments.bench.memory import look_at
 from experiments.bench.methods import STEPS_OF_A_KERNEL, STRENGTH
 from experiments.bench.rows import Row
 from experiments.bench.steps import begin_row
@@ -23,10 +23,10 @@ from experiments.streams.samples import Samples, benchmark_of
 from experiments.untyped import AvalancheStrategy, Experience
 from si_avalanche import SIPlugin
 
-NAIVE = "Naive"
+NAIVE, OUR_PLUGIN = "Naive", "SIPlugin"
 PLUGINS: dict[str, Callable[[], list[Any]]] = {
     NAIVE: list,
-    "SIPlugin": lambda: [SIPlugin(STRENGTH)],
+    OUR_PLUGIN: lambda: [SIPlugin(STRENGTH)],
     # Its strength is twice ours.
     "Avalanche's SI plugin": lambda: [SynapticIntelligencePlugin(2 * STRENGTH)],
 }
@@ -72,11 +72,11 @@ def measure_iterations(workload: Workload, how: How) -> list[Row]:
             for _ in range(STEPS_OF_A_KERNEL):
                 iteration()
         seconds = in_turn(iterations, how)
-        rise = {name: allocations(each, how.device, each).rise for name, each in iterations.items()}
+        seen = {name: look_at(each, how.device, each) for name, each in iterations.items()}
         for name, taken in seconds.items():
             row = begin_row("avalanche", workload, name, model)
             state = extra_bytes(strategies[name])
-            row = row.weighed(state, peak=state + rise[name] - rise[NAIVE])
+            row = row.weighed(state, seen[name], seen[NAIVE])
             rows.append(row.timed(spread(taken), spread(ratios(taken, seconds[NAIVE])), how.rounds))
 
     _amid_training(list(strategies.values()), experiences[1], measure)

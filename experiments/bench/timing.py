@@ -10,7 +10,7 @@ from torch.utils.benchmark import Timer, timer
 
 Statement = Callable[[], object]
 
-_SECONDS_AT_ONCE = 0.05
+_SECONDS_AT_ONCE = 0.2
 _MOST_CALLS_AT_ONCE = 200
 
 
@@ -65,7 +65,8 @@ def in_turn(statements: Mapping[str, Statement], how: How) -> dict[str, list[flo
     """Time statements side by side, so that what slows the machine down slows down all.
 
     Each round times each of them once, beginning with another one than the round before. Every
-    time is the mean of as many calls as take a twentieth of a second.
+    time is the mean of as many calls as take a fifth of a second, after two that are not timed; a
+    call that takes as long by itself is timed by itself.
 
     :param statements: what to call, by name.
     :param how: how often, and on how many threads.
@@ -81,11 +82,22 @@ def in_turn(statements: Mapping[str, Statement], how: How) -> dict[str, list[flo
     for number in range(how.rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name].append(timers[name].timeit(calls[name]).mean)
+            many = calls[name] > 1
+            taken = timers[name].timeit(calls[name]).mean if many else once(statements[name])
+            seconds[name].append(taken)
     return seconds
 
 
-def _calls_at_once(call: Statement) -> int:
+def once(call: Statement) -> float:
+    """Time one call by the clock of torch's timer, which waits for a GPU.
+
+    :param call: what to call.
+    :return: seconds.
+    """
     started = timer()
     call()
-    return min(_MOST_CALLS_AT_ONCE, max(1, round(_SECONDS_AT_ONCE / (timer() - started))))
+    return timer() - started
+
+
+def _calls_at_once(call: Statement) -> int:
+    return min(_MOST_CALLS_AT_ONCE, max(1, round(_SECONDS_AT_ONCE / once(call))))

@@ -14,7 +14,7 @@ from experiments.bench.workloads import Workload
 # So small that the network is as untrained at the last timing as at the first: one that has
 # learnt its batch by heart has moments too small for the processor's fast path.
 LEARNING_RATE = 1e-5
-STEPS_OF_A_TASK = 3
+STEPS_OF_A_TASK = 5
 
 
 class Trainee:
@@ -56,11 +56,15 @@ class Trainee:
 
     def prepare(self) -> None:
         """Train as far as a later task, unless the method is to stay in its first, and warm up."""
-        for _ in range(STEPS_OF_A_TASK):
-            self.step()
+        self.steps_of_a_task()
         if not self._entry.first_task:
             self.method.end_task()
         self.warm_up()
+
+    def steps_of_a_task(self) -> None:
+        """Make as many steps as a task has here."""
+        for _ in range(STEPS_OF_A_TASK):
+            self.step()
 
     def warm_up(self) -> None:
         """Make the steps that are not timed."""

@@ -110,13 +110,13 @@ def small_resnet() -> nn.Module:
 
 
 ON_CPU = (
-    Workload("MLP 784-256-256-10", lambda: mlp(784, 256, 256, 10), (784,), 64, 10),
-    Workload("MLP 784-2000-2000-10", lambda: mlp(784, 2000, 2000, 10), (784,), 256, 10),
-    Workload("ResNet-18, 32x32", small_resnet, (3, 32, 32), 32, 10),
+    Workload("MLP 256, batch 64", lambda: mlp(784, 256, 256, 10), (784,), 64, 10),
+    Workload("MLP 2000, batch 256", lambda: mlp(784, 2000, 2000, 10), (784,), 256, 10),
+    Workload("ResNet-18, batch 32", small_resnet, (3, 32, 32), 32, 10),
 )
 ON_GPU = (
-    Workload("ResNet-18, 224x224", resnet18, (3, 224, 224), 128, 1000),
-    Workload("ViT-B/16, 224x224", vit_b_16, (3, 224, 224), 128, 1000),
+    Workload("ResNet-18, batch 128", resnet18, (3, 224, 224), 128, 1000),
+    Workload("ViT-B/16, batch 128", vit_b_16, (3, 224, 224), 128, 1000),
 )
 
 
