@@ -15,6 +15,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import si_avalanche
+from experiments.bench.rows import read_rows as read_bench
+from experiments.bench.telling import markdown as bench_table
+from experiments.bench.workloads import ON_CPU
 from experiments.protocols import read_protocol
 from experiments.reproduce.outcomes import lines, outcome
 from experiments.results import read_rows
@@ -26,6 +29,7 @@ README = (ROOT / "README.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
 COMPARE = (ROOT / "docs" / "compare.md").read_text()
 AVALANCHE = (ROOT / "docs" / "avalanche.md").read_text()
+SPEED = (ROOT / "docs" / "speed.md").read_text()
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -161,6 +165,18 @@ def test_the_streams_told_in_the_readme_are_those_of_the_committed_runs() -> Non
             sign = "" if name == "average_accuracy" else "+"
             cells = [cell.split(" (")[0].strip() for cell in line.split("|") if cell.strip()][-3:]
             assert cells == [with_interval(row, name, sign) for row in own]
+
+
+def test_the_speed_told_is_that_of_the_committed_run() -> None:
+    told = SPEED.split("<!-- bench -->")[1].split("<!-- end -->")[0].strip()
+    measured = ROOT / "docs" / "speed" / "bench.csv"
+    # Without a run there is nothing to tell.
+    assert told == (bench_table(read_bench(measured)).strip() if measured.exists() else "")
+
+
+def test_the_bench_trains_the_networks_that_the_speed_page_names() -> None:
+    named = re.findall(r"^\| ((?:MLP|ResNet)[^|]*) \|[^|]*\| (\d+) \|$", SPEED, flags=re.MULTILINE)
+    assert [f"{name}, batch {batch}" for name, batch in named] == [each.name for each in ON_CPU]
 
 
 OPTIONS = list(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.bench import timing
 from tests.experiments.pictures import (
     write_cifar,
     write_core50,
@@ -44,3 +45,9 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+@pytest.fixture
+def _single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the bench time single calls, which tells little and takes no time."""
+    monkeypatch.setattr(timing, "_SECONDS_AT_ONCE", 0.0)

@@ -1,0 +1,274 @@
+"""What the bench measures, and in what order."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from experiments.bench import lives, through_avalanche, timing
+from experiments.bench.growth import measure_growth
+from experiments.bench.lives import measure_tasks
+from experiments.bench.memory import look_at
+from experiments.bench.method import Method
+from experiments.bench.methods import METHODS, OURS, Entry, Ours
+from experiments.bench.steps import measure_steps
+from experiments.bench.through_avalanche import measure_iterations
+from experiments.bench.timing import How, in_turn, ratios, spread
+from experiments.bench.trainee import trainees
+from experiments.bench.workloads import bank, extent_on, small_resnet
+from experiments.quiet import quiet
+from si_avalanche import SIPlugin
+from tests.experiments.small_bench import HOW, PARAMETERS, TINY
+
+pytestmark = pytest.mark.usefixtures("_single_calls")
+
+
+def test_all_are_timed_in_turn_and_every_round_begins_with_another() -> None:
+    calls: list[str] = []
+
+    def statement(name: str) -> Callable[[], None]:
+        return lambda: calls.append(name)
+
+    names = ("a", "b", "c")
+    seconds = in_turn({name: statement(name) for name in names}, replace(HOW, rounds=4))
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab" + "abc"
+    assert {name: len(taken) for name, taken in seconds.items()} == dict.fromkeys(names, 4)
+    assert min(min(taken) for taken in seconds.values()) > 0
+
+
+def test_short_calls_are_timed_many_at_once_on_the_threads_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timing, "_SECONDS_AT_ONCE", 10.0)
+    threads = []
+    seconds = in_turn(
+        {"one": lambda: threads.append(torch.get_num_threads())}, replace(HOW, threads=2)
+    )
+    # One call tells how long it takes; each timing makes two before.
+    assert len(threads) == 1 + 2 * (2 + 200)
+    assert set(threads[1:]) == {2}
+    assert len(seconds["one"]) == 2
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == [2.0, 3.0, 1.0]
+    assert spread([2.0, 3.0, 1.0]) == timing.Spread(1.0, 2.0, 3.0)
+
+
+def test_every_method_has_a_row_with_its_ratio() -> None:
+    rows = measure_steps(TINY, ["step"], HOW)
+    assert [row.method for row in rows] == [entry.label for entry in METHODS.values()]
+    for row in rows:
+        assert (row.part, row.what, row.rounds) == ("step", "step", 2)
+        assert (row.parameters, row.tensors) == (PARAMETERS, 4)
+        assert row.seconds_min is not None
+        assert row.seconds_max is not None
+        assert 0 < row.seconds_min <= row.seconds_max
+    assert (rows[0].ratio_min, rows[0].ratio_max) == (1.0, 1.0)
+    assert all(row.ratio_median != 1.0 for row in rows[1:])
+
+
+def test_steps_are_of_a_later_task_unless_the_row_is_of_the_first() -> None:
+    names = ("ours", "ours-three-calls", "ours-first-task")
+    made = trainees(TINY, {name: METHODS[name] for name in names}, "cpu")
+    tasks = {}
+    for name, trainee in made.items():
+        assert isinstance(trainee.method, Ours)
+        tasks[name] = trainee.method.si.tasks
+    assert tasks == {"ours": 1, "ours-three-calls": 1, "ours-first-task": 0}
+
+
+def test_all_start_alike_and_train_alike_but_for_the_penalty() -> None:
+    made = trainees(TINY, {name: METHODS[name] for name in ("plain", "ours-first-task")}, "cpu")
+    assert made["plain"].model is not made["ours-first-task"].model
+    entry = replace(METHODS["ours-first-task"], warm_up=METHODS["plain"].warm_up)
+    made = trainees(TINY, {"plain": METHODS["plain"], "ours": entry}, "cpu")
+    pairs = zip(made["plain"].model.parameters(), made["ours"].model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+BYTES = {
+    "plain": 0,
+    "three-calls": 4,
+    "van-de-ven": 4,
+    "mammoth": 3,
+    "avalanche": 7,
+    "ours": 4,
+    "ours-three-calls": 4,
+    "ours-first-task": 4,
+}
+
+
+def test_the_state_weighs_what_each_method_holds() -> None:
+    rows = measure_steps(TINY, ["memory"], HOW)
+    found = {name: row.state_bytes for name, row in zip(METHODS, rows, strict=True)}
+    assert found == {name: 4 * PARAMETERS * times for name, times in BYTES.items()}
+    for row in rows:
+        assert row.parameter_bytes == 4 * PARAMETERS
+        assert row.seconds_median is None
+        assert row.waits is None
+        assert row.peak_bytes is not None
+        assert row.peak_bytes >= (row.state_bytes or 0)
+    assert rows[0].peak_bytes == 0
+    # Mammoth joins all parameters to one tensor, whatever else it makes.
+    assert rows[list(METHODS).index("mammoth")].temporary_bytes == 4 * PARAMETERS
+
+
+class Wasteful(Method):
+    """Makes two tensors in each step and keeps one of them until the next."""
+
+    def __init__(self, model: nn.Module, c: float) -> None:
+        super().__init__(model, c)
+        self.kept = torch.zeros(10_000)
+
+    def after_backward(self) -> None:
+        fresh = torch.ones(10_000)
+        self.kept = fresh * torch.ones(1_000_000).sum()
+
+
+def test_the_peak_is_what_a_method_takes_beyond_plain_training() -> None:
+    entries = {"plain": METHODS["plain"], "wasteful": Entry("wasteful", Wasteful)}
+    plain, wasteful = measure_steps(TINY, ["memory"], HOW, entries)
+    assert wasteful.state_bytes == 40_000
+    assert wasteful.temporary_bytes == 4_000_000
+    # What is kept, the fresh tensor, and the largest: all at once, less what plain training has
+    # at its own worst moment.
+    assert wasteful.peak_bytes == pytest.approx(4_080_000, abs=2_000)
+    assert plain.peak_bytes == 0
+
+
+def test_a_look_counts_what_is_held_at_a_time_and_not_what_was_before() -> None:
+    held: list[Tensor] = []
+
+    def before() -> None:
+        held.append(torch.empty(5_000))
+
+    def call() -> None:
+        held.clear()
+        torch.empty(1_000).fill_(0)
+        both = torch.empty(2_000), torch.empty(1_000)
+        del both
+
+    seen = look_at(call, "cpu", before)
+    # 20,000 bytes are freed first: the rest never goes beyond what was there.
+    assert (seen.rise, seen.largest) == (0, 8_000)
+    seen = look_at(call, "cpu")
+    assert (seen.rise, seen.largest) == (12_000, 8_000)
+
+
+def test_growth_has_the_steps_the_calls_alone_and_their_floor() -> None:
+    rows = measure_growth("parameters", bank("grown", 400, 4), HOW)
+    assert [(row.method, row.what) for row in rows] == [
+        ("no SI", "step"),
+        (OURS, "step"),
+        (OURS, "calls"),
+        ("least traffic", "floor"),
+    ]
+    assert {(row.parameters, row.tensors) for row in rows} == {(400, 4)}
+    assert all(row.seconds_median is not None for row in rows)
+
+
+def test_the_floor_is_thirteen_passes_at_the_speed_of_a_copy_that_makes_six(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def invented(statements: dict[str, Any], how: How) -> dict[str, list[float]]:
+        times = {"copy": 6.0, "plain, optimiser": 2.0, "ours, optimiser": 5.0}
+        return {name: [times.get(name, 10.0)] * how.rounds for name in statements}
+
+    monkeypatch.setattr("experiments.bench.growth.in_turn", invented)
+    *_, calls, floor = measure_growth("tensors", bank("grown", 64, 4), HOW)
+    assert floor.seconds_median == pytest.approx(13.0)
+    assert calls.seconds_median == pytest.approx(3.0)
+    assert calls.ratio_median == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("parameters", "tensors"), [(10**4, 4), (10**6, 2000), (1, 1)])
+def test_a_bank_has_the_tensors_asked_for_and_about_the_parameters(
+    parameters: int, tensors: int
+) -> None:
+    model, inputs, labels = bank("any", parameters, tensors).draw("cpu")
+    model(inputs).log_softmax(1)[:, labels].mean().backward()
+    own = list(model.parameters())
+    assert len(own) == tensors
+    assert sum(p.numel() for p in own) == pytest.approx(parameters, rel=0.05)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in own)
+
+
+def test_the_small_resnet_has_the_parameters_it_is_known_for_and_takes_small_pictures() -> None:
+    network = small_resnet()
+    assert sum(p.numel() for p in network.parameters()) == 11_173_962
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_tasks_follow_each_other_and_are_told_ten_at_a_time() -> None:
+    rows = measure_tasks(TINY, 30, HOW)
+    assert [(row.tasks, row.what) for row in rows if row.method == OURS] == [
+        (tasks, what) for tasks in (10, 20, 30) for what in ("step", "consolidation")
+    ]
+    assert {row.state_bytes for row in rows if row.method == OURS} == {16 * PARAMETERS}
+    assert {row.rounds for row in rows} == {2}
+
+
+def test_a_life_counts_in_a_round_with_the_median_of_ten_tasks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def life(first: float) -> dict[str, list[float]]:
+        # One of ten that the machine slowed down leaves the median as it is.
+        return {
+            "plain": [1.0] * 10,
+            "ours": [first] * 9 + [100.0],
+            "consolidation": [3.0] * 10,
+        }
+
+    invented = iter([life(2.0), life(4.0)])
+
+    def live(_plain: object, _ours: object, tasks: int, state: list[int]) -> object:
+        state += [7] * tasks
+        return next(invented)
+
+    monkeypatch.setattr(lives, "_live", live)
+    plain, ours, consolidation = measure_tasks(TINY, 10, HOW)
+    assert (ours.ratio_min, ours.ratio_median, ours.ratio_max) == (2.0, 3.0, 4.0)
+    assert (plain.seconds_median, consolidation.seconds_median) == (1.0, 3.0)
+    assert ours.state_bytes == 7
+
+
+def test_through_avalanche_all_are_timed_amid_their_second_experience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[SIPlugin] = []
+
+    def ours() -> list[SIPlugin]:
+        made.append(SIPlugin(1.0))
+        return made[-1:]
+
+    seen = []
+
+    def watched(statements: dict[str, Callable[[], object]], how: How) -> dict[str, list[float]]:
+        before = made[0].si.steps
+        taken = in_turn(statements, how)
+        seen.append((made[0].experiences, made[0].si.steps - before))
+        assert made[0].si.total_importance() > 0
+        return taken
+
+    monkeypatch.setitem(through_avalanche.PLUGINS, "SIPlugin", ours)
+    monkeypatch.setattr(through_avalanche, "in_turn", watched)
+    with quiet():
+        rows = measure_iterations(TINY, HOW)
+    # One call to learn how long it takes, and two rounds.
+    assert seen == [(1, 3)]
+    assert [row.method for row in rows] == ["Naive", "SIPlugin", "Avalanche's SI plugin"]
+    assert (rows[0].state_bytes, rows[1].state_bytes) == (0, 16 * PARAMETERS)
+    assert rows[0].peak_bytes == 0
+    assert all(row.ratio_median is not None for row in rows)
+
+
+def test_on_a_gpu_larger_networks_are_trained() -> None:
+    assert [each.name for each in extent_on("cuda:0").workloads] == [
+        "ResNet-18, batch 128",
+        "ViT-B/16, batch 128",
+    ]
+    assert {each.batch for each in extent_on("cuda").workloads} == {128}
