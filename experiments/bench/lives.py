@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 from experiments.bench.methods import METHODS, OURS, PLAIN
 from experiments.bench.rows import Row
 from experiments.bench.steps import begin_row
 from experiments.bench.timing import How, once, ratios, spread
-from experiments.bench.trainee import STEPS_OF_A_TASK, Trainee
+from experiments.bench.trainee import Trainee
 from experiments.bench.workloads import Workload
 from experiments.cost import bytes_beside
 
+_STEPS = 5
 _TASKS_TOLD_TOGETHER = 10
 
 Life = dict[str, list[float]]
@@ -51,7 +53,7 @@ def _live(plain: Trainee, ours: Trainee, tasks: int, state: list[int]) -> Life:
     life: Life = defaultdict(list)
     for _ in range(tasks):
         for name, trainee in (("plain", plain), ("ours", ours)):
-            life[name].append(once(trainee.steps_of_a_task) / STEPS_OF_A_TASK)
+            life[name].append(once(partial(trainee.steps, _STEPS)) / _STEPS)
         life["consolidation"].append(once(ours.method.end_task))
         state.append(bytes_beside(ours.method, ours.model, ours.optimizer))
     return life

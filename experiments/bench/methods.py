@@ -17,7 +17,7 @@ STRENGTH = 1.0
 # A kernel may be compiled after some steps; the peers' loops are from the first step on what they
 # are, and a step of a large network takes most of a second.
 STEPS_OF_A_KERNEL = 20
-_STEPS_OF_A_LOOP = 3
+STEPS_OF_A_LOOP = 3
 
 
 class Ours(Method):
@@ -63,7 +63,7 @@ class Entry:
 
     label: str
     make: Callable[[nn.Module, float], Method]
-    warm_up: int = _STEPS_OF_A_LOOP
+    warm_up: int = STEPS_OF_A_LOOP
     first_task: bool = False
 
 

@@ -76,8 +76,8 @@ def _draw_ratios(parts: dict[str, list[Row]], path: Path) -> Path:
             panel.set_xlabel(_RATIOS[part][0])
     for panel, workload in zip(panels[0], workloads, strict=True):
         panel.set_title(workload, fontsize=10)
-    low = min(row.ratio_min or 1.0 for own in told.values() for row in own)
-    high = max(row.ratio_max or 1.0 for own in told.values() for row in own)
+    ends = [(row.ratio_min or 1.0, row.ratio_max or 1.0) for own in told.values() for row in own]
+    low, high = min(1.0, *(low for low, _ in ends)), max(1.0, *(high for _, high in ends))
     # Room for the numbers.
     panels[0][0].set_xlim(low - 0.05 * (high - low), high + 0.2 * (high - low))
     figure.suptitle(

@@ -14,7 +14,7 @@ from experiments.bench.workloads import Workload
 # So small that the network is as untrained at the last timing as at the first: one that has
 # learnt its batch by heart has moments too small for the processor's fast path.
 LEARNING_RATE = 1e-5
-STEPS_OF_A_TASK = 5
+STEPS_OF_A_TASK = 3
 
 
 class Trainee:
@@ -56,20 +56,22 @@ class Trainee:
 
     def prepare(self) -> None:
         """Train as far as a later task, unless the method is to stay in its first, and warm up."""
-        self.steps_of_a_task()
+        self.steps(STEPS_OF_A_TASK)
         if not self._entry.first_task:
             self.method.end_task()
         self.warm_up()
 
-    def steps_of_a_task(self) -> None:
-        """Make as many steps as a task has here."""
-        for _ in range(STEPS_OF_A_TASK):
+    def steps(self, count: int) -> None:
+        """Make several steps.
+
+        :param count: how many.
+        """
+        for _ in range(count):
             self.step()
 
     def warm_up(self) -> None:
         """Make the steps that are not timed."""
-        for _ in range(self._entry.warm_up):
-            self.step()
+        self.steps(self._entry.warm_up)
 
 
 def trainees(workload: Workload, entries: dict[str, Entry], device: str) -> dict[str, Trainee]:
