@@ -200,11 +200,26 @@ def test_a_bank_has_the_tensors_asked_for_and_about_the_parameters(
 def test_the_small_resnet_has_the_parameters_it_is_known_for_and_takes_small_pictures() -> None:
     network = small_resnet()
     assert sum(p.numel() for p in network.parameters()) == 11_173_962
+    seen = []
+    network.get_submodule("layer1").register_forward_hook(
+        lambda _module, inputs, _output: seen.append(inputs[0].shape)
+    )
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert seen == [(2, 64, 32, 32)]
 
 
-def test_tasks_follow_each_other_and_are_told_ten_at_a_time() -> None:
+def test_tasks_follow_each_other_and_are_told_ten_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = []
+
+    def end_task(self: Ours) -> None:
+        self.si.update_omega()
+        ends.append(self.si.tasks)
+
+    monkeypatch.setattr(Ours, "end_task", end_task)
     rows = measure_tasks(TINY, 30, HOW)
+    assert ends == [*range(1, 31)] * 2
     assert [(row.tasks, row.what) for row in rows if row.method == OURS] == [
         (tasks, what) for tasks in (10, 20, 30) for what in ("step", "consolidation")
     ]
@@ -218,9 +233,9 @@ def test_a_life_counts_in_a_round_with_the_median_of_ten_tasks(
     def life(first: float) -> dict[str, list[float]]:
         # One of ten that the machine slowed down leaves the median as it is.
         return {
-            "plain": [1.0] * 10,
-            "ours": [first] * 9 + [100.0],
-            "consolidation": [3.0] * 10,
+            "plain": [9.0] * 10 + [1.0] * 10,
+            "ours": [9.0] * 10 + [first] * 9 + [100.0],
+            "consolidation": [9.0] * 10 + [3.0] * 10,
         }
 
     invented = iter([life(2.0), life(4.0)])
@@ -230,7 +245,7 @@ def test_a_life_counts_in_a_round_with_the_median_of_ten_tasks(
         return next(invented)
 
     monkeypatch.setattr(lives, "_live", live)
-    plain, ours, consolidation = measure_tasks(TINY, 10, HOW)
+    *_, plain, ours, consolidation = measure_tasks(TINY, 20, HOW)
     assert (ours.ratio_min, ours.ratio_median, ours.ratio_max) == (2.0, 3.0, 4.0)
     assert (plain.seconds_median, consolidation.seconds_median) == (1.0, 3.0)
     assert ours.state_bytes == 7
@@ -258,6 +273,7 @@ def test_through_avalanche_all_are_timed_amid_their_second_experience(
     monkeypatch.setattr(through_avalanche, "in_turn", watched)
     with quiet():
         rows = measure_iterations(TINY, HOW)
+    assert made[0].experiences == 2
     # One call to learn how long it takes, and two rounds.
     assert seen == [(1, 3)]
     assert [row.method for row in rows] == ["Naive", "SIPlugin", "Avalanche's SI plugin"]

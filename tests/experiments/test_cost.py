@@ -95,3 +95,20 @@ def test_storages_are_counted_once() -> None:
             evaluator=None,
         )
         assert extra_bytes(strategy) == 400
+
+
+def test_what_lies_beside_network_and_optimiser_is_all_that_a_method_is_charged_for() -> None:
+    with quiet():
+        from experiments.cost import bytes_beside
+
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    held = {
+        "model": model,
+        "optimizer": optimizer,
+        "gradients": [p.grad for p in model.parameters()],
+        "own": torch.zeros(7),
+    }
+    assert bytes_beside(held, model, optimizer) == 28
