@@ -251,13 +251,23 @@ def test_a_life_counts_in_a_round_with_the_median_of_ten_tasks(
     assert ours.state_bytes == 7
 
 
+class Counting(SIPlugin, supports_distributed=True):
+    """Counts the experiences that have begun."""
+
+    begun = 0
+
+    def before_training_exp(self, *args: Any, **kwargs: Any) -> None:
+        self.begun += 1
+        super().before_training_exp(*args, **kwargs)
+
+
 def test_through_avalanche_all_are_timed_amid_their_second_experience(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[SIPlugin] = []
+    made: list[Counting] = []
 
-    def ours() -> list[SIPlugin]:
-        made.append(SIPlugin(1.0))
+    def ours() -> list[Counting]:
+        made.append(Counting(1.0))
         return made[-1:]
 
     seen = []
@@ -265,7 +275,7 @@ def test_through_avalanche_all_are_timed_amid_their_second_experience(
     def watched(statements: dict[str, Callable[[], object]], how: How) -> dict[str, list[float]]:
         before = made[0].si.steps
         taken = in_turn(statements, how)
-        seen.append((made[0].experiences, made[0].si.steps - before))
+        seen.append((made[0].begun, made[0].experiences, made[0].si.steps - before))
         assert made[0].si.total_importance() > 0
         return taken
 
@@ -273,9 +283,8 @@ def test_through_avalanche_all_are_timed_amid_their_second_experience(
     monkeypatch.setattr(through_avalanche, "in_turn", watched)
     with quiet():
         rows = measure_iterations(TINY, HOW)
-    assert made[0].experiences == 2
     # One call to learn how long it takes, and two rounds.
-    assert seen == [(1, 3)]
+    assert seen == [(2, 1, 3)]
     assert [row.method for row in rows] == ["Naive", "SIPlugin", "Avalanche's SI plugin"]
     assert (rows[0].state_bytes, rows[1].state_bytes) == (0, 16 * PARAMETERS)
     assert rows[0].peak_bytes == 0
