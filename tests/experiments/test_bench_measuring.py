@@ -251,7 +251,7 @@ def test_a_life_counts_in_a_round_with_the_median_of_ten_tasks(
     assert ours.state_bytes == 7
 
 
-class Counting(SIPlugin, supports_distributed=True):
+class Counting(SIPlugin, supports_distributed=True):  # type: ignore[call-arg]
     """Counts the experiences that have begun."""
 
     begun = 0
