@@ -23,18 +23,23 @@ def add_path_increment_(
     gradient: Tensors,
     before: Tensors,
     after: Tensors,
+    moved_only: bool = False,
 ) -> None:
     """Add one optimiser step to the path integral, in place.
 
-    Eq. 3, discretised: ``omega_k += -g_k * (theta_k(after) - theta_k(before))``.
+    Eq. 3, discretised: ``omega_k += g_k * (theta_k(before) - theta_k(after))``.
 
     :param path_integral: omega, changed in place.
     :param gradient: g, the gradient of the loss at the weights before the step.
-    :param before: the weights before the step.
+    :param before: the weights before the step; used up: they become the step back, so that no
+        memory is needed for it.
     :param after: the weights after the step.
+    :param moved_only: add nothing where a weight did not move, even if its gradient is infinite.
     """
-    step = torch._foreach_sub(after, before)
-    torch._foreach_addcmul_(path_integral, gradient, step, value=-1.0)
+    torch._foreach_sub_(before, after)
+    if moved_only:
+        gradient = [g.masked_fill(back == 0, 0.0) for g, back in zip(gradient, before, strict=True)]
+    torch._foreach_addcmul_(path_integral, gradient, before)
 
 
 @torch.no_grad()

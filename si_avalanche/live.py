@@ -1,6 +1,7 @@
 """The protected parameters as the optimiser moves them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +21,23 @@ class LiveParameters:
     def __init__(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
         self._all = [(p, _look(p)) for p in model.parameters()]
         self._parameters = dict(parameters)
+        self._names = tuple(self._parameters)
+        self._tensors = tuple(self._parameters.values())
+        self._trainable = tuple(name for name, p in parameters.items() if p.requires_grad)
         self._before = {
             name: torch.empty_like(p.detach(), dtype=state_dtype(p))
             for name, p in self._parameters.items()
         }
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """The names of all protected parameters, those frozen for now included."""
-        return list(self._parameters)
+        return self._names
 
     @property
-    def trainable_names(self) -> list[str]:
-        """The names of those that are not frozen."""
-        return [name for name, p in self._parameters.items() if p.requires_grad]
+    def trainable_names(self) -> tuple[str, ...]:
+        """The names of those that were not frozen when they were looked at."""
+        return self._trainable
 
     def are_still_all_of(self, model: nn.Module) -> bool:
         """Whether the model has the same parameter objects, and they look as they did."""
@@ -58,9 +62,10 @@ class LiveParameters:
             if new is not None and new is not old and not _starts_with(new, old)
         ]
 
-    def names_with_gradient(self) -> list[str]:
+    def names_with_gradient(self) -> tuple[str, ...]:
         """The names of those whose gradient is not ``None``."""
-        return [name for name, p in self._parameters.items() if p.grad is not None]
+        present = [p.grad is not None for p in self._tensors]
+        return self._names if all(present) else tuple(compress(self._names, present))
 
     def weights(self, names: Sequence[str]) -> list[Tensor]:
         """The weights in the dtype of the state: differentiable, not copied where it is theirs."""
@@ -80,16 +85,20 @@ class LiveParameters:
 
         :raises ParameterSelectionError: if one is sparse.
         """
-        pairs = ((name, self._parameters[name].grad) for name in names)
-        present = {name: gradient for name, gradient in pairs if gradient is not None}
-        for name, gradient in present.items():
-            if gradient.layout != torch.strided:
+        gradients = [g for name in names if (g := self._parameters[name].grad) is not None]
+        if not all(gradient.layout is torch.strided for gradient in gradients):
+            self._refuse_sparse(names)
+        return gradients
+
+    def _refuse_sparse(self, names: Sequence[str]) -> None:
+        for name in names:
+            gradient = self._parameters[name].grad
+            if gradient is not None and gradient.layout != torch.strided:
                 raise ParameterSelectionError(
                     f"The gradient of {name!r} is sparse ({gradient.layout}), which is not "
                     "supported. Use sparse=False in its layer, or leave it out with "
                     f"exclude=[{name!r}]."
                 )
-        return list(present.values())
 
     def all_gradients(self) -> list[Tensor]:
         """The live gradients of all that have one, in the order of the names.

@@ -14,9 +14,10 @@ from si_avalanche.marks import Marks, mark, same_marks, share_tensors
 class OpenStep:
     """A step between its first backward pass and the path integral.
 
-    :param names: parameters with a gradient, whose weights were copied.
+    :param names: parameters with a gradient.
     :param gradients: their gradients as they were last seen.
-    :param weights: their weights as they were copied.
+    :param weights: their weights as they were then.
+    :param remembered: whether those have been copied.
     :param kept: copies of gradients from the end of the backward pass, by name, before the
         penalty's gradient was added in closed form; where there is none, the task gradient is
         recovered from the live one. Between two accumulating backward passes they are what the
@@ -37,13 +38,14 @@ class OpenStep:
     :param rebased: whether ``kept`` awaits the end of an accumulating backward pass.
     """
 
-    names: list[str]
+    names: tuple[str, ...]
     gradients: Marks
     weights: Marks
+    remembered: bool
     kept: dict[str, Tensor] = field(default_factory=dict)
-    protected: list[str] = field(default_factory=list)
+    protected: tuple[str, ...] = ()
     strength: float | Tensor = 0.0
-    taken_off: list[str] = field(default_factory=list)
+    taken_off: tuple[str, ...] = ()
     strength_taken_off: float | Tensor = 0.0
     raw: bool = False
     scale: float | None = None
@@ -72,12 +74,12 @@ def carried_over(
     :return: the step, or ``None`` if no parameter is left.
     """
     here = set(new.names)
-    survivors = [name for name in step.names if name in here and new.has_kept(name, old)]
+    survivors = tuple(name for name in step.names if name in here and new.has_kept(name, old))
     new.copy_before(old, survivors)
     weights = dict(zip(step.names, step.weights, strict=True))
     step.weights = [weights[name] for name in survivors]
     step.kept = {name: copy for name, copy in step.kept.items() if name in survivors}
-    step.protected = [name for name in step.protected if name in survivors]
+    step.protected = tuple(name for name in step.protected if name in survivors)
     step.names = survivors
     gradients = mark(new.all_gradients())
     step.gradients = gradients if unchanged else [(tensor, -1) for tensor, _ in gradients]

@@ -23,6 +23,7 @@ from si_avalanche.settings import (
     Clamp,
     FirstAnchor,
     Gradient,
+    KernelChoice,
     Normalisation,
     Replaced,
     Settings,
@@ -60,8 +61,10 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
     :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
     :param replaced: ``"error"`` or ``"drop"``.
     :param keep_gradient: keep a copy of the task gradient in every step; done anyway if another
-        plugin has ``after_backward`` or ``before_update``. Each option from ``xi`` to here, with
-        the source that uses it, is explained at :class:`~si_avalanche.settings.Settings`.
+        plugin has ``after_backward`` or ``before_update``.
+    :param kernel: ``"auto"``, ``"foreach"`` or ``"compiled"``. Each option from ``xi`` to
+        here, with the source that uses it, is explained at
+        :class:`~si_avalanche.settings.Settings`.
     :param consolidate_every: ``None`` consolidates at the end of each task; a number n consolidates
         after every n optimiser steps instead, and a task is then what lies between (van de Ven).
         Needed for streams that do not tell where tasks end.
@@ -83,6 +86,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         normalisation: Normalisation = "protect",
         replaced: Replaced = "error",
         keep_gradient: bool = False,
+        kernel: KernelChoice = "auto",
         consolidate_every: int | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +103,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
             normalisation=normalisation,
             replaced=replaced,
             keep_gradient=keep_gradient,
+            kernel=kernel,
         )
         self._strategy: weakref.ref[SupervisedTemplate] | None = None
         self._si: SynapticIntelligence | None = None

@@ -25,6 +25,9 @@ Normalisation = Literal["protect", "exclude", "freeze"]
 Replaced = Literal["error", "drop"]
 """What happens to the state of a layer that was replaced, shrunk or removed."""
 
+KernelChoice = Literal["auto", "foreach", "compiled"]
+"""In which form a step is computed; the numbers are the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -54,6 +57,11 @@ class Settings:
         only where gradients may be changed after the backward pass (clipping, projection): where
         another plugin acts there, and once it was seen to happen. Needed only if something else
         changes them, in some steps and not in the first of a task: then an error says so.
+    :param kernel: how a step is computed; the numbers are the same. ``"auto"`` takes
+        ``torch.compile`` for large models on the CPU, which needs a C++ compiler and, in the first
+        step, some seconds; where that does not work it is logged once, and PyTorch's foreach
+        functions are taken, as ``"foreach"`` always does. ``"compiled"`` compiles for any size and
+        device.
     :raises ConfigurationError: if a value is not allowed.
     """
 
@@ -67,6 +75,7 @@ class Settings:
     normalisation: Normalisation = "protect"
     replaced: Replaced = "error"
     keep_gradient: bool = False
+    kernel: KernelChoice = "auto"
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -84,6 +93,7 @@ class Settings:
         _check_choice("first_anchor", self.first_anchor, get_args(FirstAnchor))
         _check_choice("normalisation", self.normalisation, get_args(Normalisation))
         _check_choice("replaced", self.replaced, get_args(Replaced))
+        _check_choice("kernel", self.kernel, get_args(KernelChoice))
         _check_switch("keep_gradient", self.keep_gradient)
         if self.decay is not None:
             decay = _check_number("decay", self.decay, "None or a number in [0, 1]", "None sums")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -9,12 +10,19 @@ from torch import Tensor
 from si_avalanche import formulas
 from si_avalanche.backward import LossWatch, at_end_of_backward
 from si_avalanche.errors import CallOrderError
+from si_avalanche.kernels import Kernels
 from si_avalanche.live import LiveParameters
 from si_avalanche.marks import Marks, mark, same_marks, share_tensors
 from si_avalanche.open_step import OpenStep, carried_over, refuse_second_penalty
 from si_avalanche.settings import Settings
 from si_avalanche.state import State, pick
 from si_avalanche.task_gradient import TaskGradient
+
+Split: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of parameters, those of one kind and the others."""
+
+_MOST_SPLITS = 64
+"""Sets of names that are remembered: heads come and go."""
 
 
 class StepRecorder:
@@ -29,14 +37,16 @@ class StepRecorder:
         self._live = live
         self._state = state
         self._settings = settings
-        self._task_gradient = TaskGradient(live, state, settings)
+        self._kernels = Kernels(live, state, settings.kernel)
+        self._task_gradient = TaskGradient(live, state, settings, self._kernels)
         self._open: OpenStep | None = None
         self._idle: OpenStep | None = None
         self._loss = LossWatch()
         self._follows_optimizer = False
         self._is_void = False
         self._importance_marks: Marks = []
-        self._important: list[str] = []
+        self._important: frozenset[str] = frozenset()
+        self._split: dict[tuple[str, ...], Split] = {}
 
     @property
     def sees_every_step(self) -> bool:
@@ -47,18 +57,25 @@ class StepRecorder:
         """Look again, in the first step to come, whether something changes gradients."""
         self._task_gradient.probe()
 
-    def important_names(self) -> list[str]:
-        """Return the parameters with an importance other than zero.
+    def important_among(self, names: tuple[str, ...]) -> "Split":
+        """Return those of the parameters that have an importance other than zero, and the others.
 
         Importance is looked at, and the device waited for, only after it has been changed.
         """
-        names = self._live.trainable_names
-        importance = pick(self._state.importance, names)
+        trainable = self._live.trainable_names
+        importance = pick(self._state.importance, trainable)
         if not same_marks(self._importance_marks, importance):
-            pairs = zip(names, importance, strict=True)
-            self._important = [name for name, omega in pairs if omega.any()]
+            pairs = zip(trainable, importance, strict=True)
+            self._important = frozenset(name for name, omega in pairs if omega.any())
             self._importance_marks = mark(importance)
-        return self._important
+            self._split.clear()
+        split = self._split.get(names)
+        if split is None:
+            if len(self._split) >= _MOST_SPLITS:
+                self._split.clear()
+            important = tuple(name for name in names if name in self._important)
+            split = self._split[names] = important, _without(names, important)
+        return split
 
     def watch(self, loss: Tensor, follows_optimizer: bool, keep: bool) -> None:
         """Take the gradients at the end of the backward pass of this loss.
@@ -70,9 +87,9 @@ class StepRecorder:
         """
         self._state.alters = True if keep else self._state.alters
         self._follows_optimizer, self._is_void = follows_optimizer, False
-        self._loss.watch(loss, lambda: self._follow_backward([], 0.0, in_graph=False))
+        self._loss.watch(loss, lambda: self._follow_backward((), 0.0, in_graph=False))
 
-    def penalty_goes_backward(self, protected: list[str], c: float, factor: Tensor) -> None:
+    def penalty_goes_backward(self, protected: tuple[str, ...], c: float, factor: Tensor) -> None:
         """Open a step from within the backward pass of the penalty.
 
         :param protected: the parameters that get the penalty's gradient.
@@ -82,7 +99,7 @@ class StepRecorder:
         self._follow_backward(protected, c * factor.detach(), in_graph=True)
 
     def _follow_backward(
-        self, protected: list[str], strength: float | Tensor, in_graph: bool
+        self, protected: tuple[str, ...], strength: float | Tensor, in_graph: bool
     ) -> None:
         step = self._open
         goes_on = step is not None and self._goes_on(step)
@@ -96,7 +113,7 @@ class StepRecorder:
     @torch.no_grad()
     def _backward_ends(
         self,
-        protected: list[str],
+        protected: tuple[str, ...],
         strength: float | Tensor,
         before: Marks,
         goes_on: bool,
@@ -115,11 +132,13 @@ class StepRecorder:
                 self._task_gradient.undo_rebase(step)
             return
         if step is None or not (goes_on or (opened_in_this_pass and in_graph)):
-            step = self._open = self._begin(names, gradients)
+            # Where the optimiser is followed, its step is waited for: one pass over memory less.
+            remember = in_graph or not self._follows_optimizer
+            step = self._open = self._begin(names, gradients, remember)
         self.refuse_unrecorded_step()
         self._extend(step, names, gradients)
         if in_graph:
-            step.protected = [*step.protected, *_without(protected, step.protected)]
+            step.protected += _without(protected, step.protected)
             step.strength = strength + step.strength
             step.has_penalty, step.in_graph, step.fresh = True, True, False
             step.kept.clear()
@@ -152,22 +171,29 @@ class StepRecorder:
         gradients, step = self._live.gradients(names), self._open
         if step is None or not step.fresh:
             refuse_second_penalty(step, self._idle, gradients)
-            step = self._begin(names, gradients)
+            step = self._begin(names, gradients, remember=False)
             step.scale = loss_scale
             self._task_gradient.take(step)
         step.scale = loss_scale
         step.taken_from_live = 1.0 if loss_scale is None else loss_scale / (scale or 1.0)
         self._task_gradient.look(step, gradients)
-        wanted = set(self.important_names() if c else ()) & set(names)
-        protected = [n for n in _without(step.names, step.protected) if n in wanted]
-        strength = c if scale is None else c * scale
-        if protected:
-            part = self._task_gradient.penalty_part(protected, strength)
-            torch._foreach_add_(self._live.gradients(protected), part)
-        step.protected, step.strength = [*step.protected, *protected], strength
+        step.strength = c if scale is None else c * scale
+        self._add_penalty(step, step.strength, names)
         step.has_penalty, step.fresh = True, False
         step.gradients = mark(gradients)
         self._open, self._idle = step, None
+
+    def _add_penalty(self, step: OpenStep, strength: float, names: tuple[str, ...]) -> None:
+        """Add the penalty's gradient where it is not yet, and copy all weights of the step."""
+        free = _without(step.names, step.protected)
+        if names != step.names:
+            free = tuple(name for name in free if name in names)
+        pulled, others = self.important_among(free) if strength else ((), free)
+        if pulled:
+            self._kernels.of(pulled).begin(self._live.gradients(pulled), strength)
+        self._live.remember(others if free == step.names else _without(step.names, pulled))
+        step.protected += pulled
+        step.remembered = True
 
     def before_optimizer_step(self) -> None:
         """Copy the weights anew if something else than the optimiser moved them since."""
@@ -190,16 +216,12 @@ class StepRecorder:
                 "task, either add penalty() to the loss before backward(), or call "
                 "add_penalty_gradient() after it; then step the optimiser, once."
             )
-        integrand = self._task_gradient.of(step)
-        if self._follows_optimizer or self._moved(step):
-            formulas.add_path_increment_(
-                pick(self._state.path_integral, step.names),
-                integrand,
-                self._live.before(step.names),
-                self._live.weights(step.names),
-            )
-        else:
-            self._idle = step
+        # A fused optimiser moves weights unseen; to look at them would be to wait for the device.
+        unseen = not self._follows_optimizer and same_marks(
+            step.weights, self._live.parameters(step.names)
+        )
+        self._task_gradient.integrate(step, moved_only=unseen)
+        self._idle = step if unseen else None
         self._state.steps += 1
         self._open = None
 
@@ -212,7 +234,7 @@ class StepRecorder:
         if step is None:
             return
         seen = not same_marks(step.weights, self._live.parameters(step.names))
-        if (seen or not self._state.steps) and self._live.have_moved(step.names):
+        if (seen or not self._state.steps) and self._moved(step):
             raise CallOrderError(
                 "Weights moved in an iteration in which the optimiser that is followed made no "
                 "step. In Avalanche SIPlugin follows strategy.optimizer: let that one make the "
@@ -225,7 +247,7 @@ class StepRecorder:
         :raises CallOrderError: if there is one.
         """
         step = self._open
-        if step is not None and not self._follows_optimizer and self._live.have_moved(step.names):
+        if step is not None and not self._follows_optimizer and self._moved(step):
             raise CallOrderError(
                 "Weights moved in a step that update_running_sum() has not recorded. Call it once "
                 "after every optimiser step. Optimisers that evaluate a closure several times in "
@@ -267,20 +289,24 @@ class StepRecorder:
         unchanged = same_marks(step.gradients, other._live.all_gradients())
         self._open = carried_over(step, other._live, self._live, unchanged)
 
-    def _begin(self, names: list[str], gradients: Sequence[Tensor]) -> OpenStep:
+    def _begin(
+        self, names: tuple[str, ...], gradients: Sequence[Tensor], remember: bool
+    ) -> OpenStep:
         self.refuse_unrecorded_step()
         if not self._state.steps:
             everything = self._live.names
             weights = zip(everything, self._live.weights(everything), strict=True)
             self._state.note_start(dict(weights), self._settings.first_anchor)
-        self._live.remember(names)
-        return OpenStep(names, mark(gradients), self._live.weight_marks(names))
+        if remember:
+            self._live.remember(names)
+        return OpenStep(names, mark(gradients), self._live.weight_marks(names), remember)
 
-    def _extend(self, step: OpenStep, names: list[str], gradients: Sequence[Tensor]) -> None:
+    def _extend(self, step: OpenStep, names: tuple[str, ...], gradients: Sequence[Tensor]) -> None:
         """Take in parameters that got their first gradient in a later pass of the step."""
         new = _without(names, step.names)
-        self._live.remember(new)
-        step.names = [*step.names, *new]
+        if step.remembered:
+            self._live.remember(new)
+        step.names += new
         step.weights = [*step.weights, *self._live.weight_marks(new)]
         step.gradients = mark(gradients)
 
@@ -289,11 +315,14 @@ class StepRecorder:
             # The penalty's part can't be taken off later: it was computed at other weights.
             self._task_gradient.set_apart(step)
             self._live.remember(step.names)
+            step.remembered = True
             step.weights = self._live.weight_marks(step.names)
 
     def _moved(self, step: OpenStep) -> bool:
-        unseen = same_marks(step.weights, self._live.parameters(step.names))
-        return not unseen or self._live.have_moved(step.names)
+        """Whether weights moved since the step began, as far as is known; waits for the device."""
+        if step.remembered:
+            return self._live.have_moved(step.names)
+        return not same_marks(step.weights, self._live.parameters(step.names))
 
     def _goes_on(self, step: OpenStep) -> bool:
         """Whether a backward pass that begins now accumulates onto the gradients of a step."""
@@ -304,6 +333,8 @@ class StepRecorder:
         return same_marks(step.gradients, gradients) or formulas.any_nonzero(gradients)
 
 
-def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+def _without(names: tuple[str, ...], others: Sequence[str]) -> tuple[str, ...]:
+    if not others:
+        return names
     unwanted = set(others)
-    return [name for name in names if name not in unwanted]
+    return tuple(name for name in names if name not in unwanted)

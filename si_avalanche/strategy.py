@@ -12,7 +12,14 @@ from torch.optim import Optimizer
 
 from si_avalanche.plugin import SIPlugin
 from si_avalanche.schedule import Strength
-from si_avalanche.settings import Clamp, FirstAnchor, Gradient, Normalisation, Replaced
+from si_avalanche.settings import (
+    Clamp,
+    FirstAnchor,
+    Gradient,
+    KernelChoice,
+    Normalisation,
+    Replaced,
+)
 
 
 class SI(SupervisedTemplate):
@@ -39,6 +46,7 @@ class SI(SupervisedTemplate):
         normalisation: Normalisation = "protect",
         replaced: Replaced = "error",
         keep_gradient: bool = False,
+        kernel: KernelChoice = "auto",
         consolidate_every: int | None = None,
         train_mb_size: int = 1,
         train_epochs: int = 1,
@@ -66,6 +74,7 @@ class SI(SupervisedTemplate):
         :param normalisation: what happens to normalisation layers.
         :param replaced: what happens to the state of a layer that was replaced or shrunk.
         :param keep_gradient: keep a copy of the task gradient in every step.
+        :param kernel: in which form a step is computed.
         :param consolidate_every: consolidate every so many steps, not at the end of each task.
         :param train_mb_size: mini-batch size for training.
         :param train_epochs: number of training epochs per experience.
@@ -89,6 +98,7 @@ class SI(SupervisedTemplate):
             normalisation=normalisation,
             replaced=replaced,
             keep_gradient=keep_gradient,
+            kernel=kernel,
             consolidate_every=consolidate_every,
         )
         super().__init__(

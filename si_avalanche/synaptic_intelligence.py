@@ -20,6 +20,7 @@ from si_avalanche.settings import (
     Clamp,
     FirstAnchor,
     Gradient,
+    KernelChoice,
     Normalisation,
     Replaced,
     Settings,
@@ -67,7 +68,8 @@ class SynapticIntelligence(KeptState):
     :param first_anchor: ``"initial"`` or ``"zero"``.
     :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
     :param replaced: ``"error"`` or ``"drop"``.
-    :param keep_gradient: keep a copy of the task gradient in every step. Each option, with the
+    :param keep_gradient: keep a copy of the task gradient in every step.
+    :param kernel: ``"auto"``, ``"foreach"`` or ``"compiled"``. Each option, with the
         source that uses it, is explained at :class:`~si_avalanche.settings.Settings`.
     :raises ConfigurationError: if a value is not allowed.
     :raises ParameterSelectionError: if a pattern matches no parameter or nothing can be protected.
@@ -90,6 +92,7 @@ class SynapticIntelligence(KeptState):
         normalisation: Normalisation = "protect",
         replaced: Replaced = "error",
         keep_gradient: bool = False,
+        kernel: KernelChoice = "auto",
     ) -> None:
         self.c = c
         self._settings = Settings(
@@ -103,6 +106,7 @@ class SynapticIntelligence(KeptState):
             normalisation=normalisation,
             replaced=replaced,
             keep_gradient=keep_gradient,
+            kernel=kernel,
         )
         check_patterns_match(model, (*(include or ()), *exclude))
         self._optimizer = OptimizerFollower()
@@ -207,7 +211,7 @@ class SynapticIntelligence(KeptState):
         """
         self._look_at_model()
         state, recorder, c = self._state, self._recorder, self._c
-        names = recorder.important_names() if c else []
+        names, _ = recorder.important_among(self._bound.live.trainable_names) if c else ((), ())
         if names:
             anchor, importance = pick(state.anchor, names), pick(state.importance, names)
             value = formulas.penalty(self._bound.live.weights(names), anchor, importance, c)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
+from si_avalanche.kernels import Kernels
 from si_avalanche.live import LiveParameters
 from si_avalanche.marks import mark, same_marks, share_tensors
 from si_avalanche.open_step import OpenStep
@@ -23,13 +24,17 @@ class TaskGradient:
     its loss is watched.
 
     :param live: the protected parameters.
-    :param state: importance and anchor; only read.
+    :param state: whether gradients were seen to be changed is noted in it.
     :param settings: whose gradient is wanted, and whether a copy is always kept.
+    :param kernels: the arithmetic.
     """
 
-    def __init__(self, live: LiveParameters, state: State, settings: Settings) -> None:
+    def __init__(
+        self, live: LiveParameters, state: State, settings: Settings, kernels: Kernels
+    ) -> None:
         self._live = live
         self._state = state
+        self._kernels = kernels
         self._settings = settings
         self._copies: dict[str, Tensor] = {}
         self._residue: dict[str, Tensor] = {}
@@ -81,9 +86,8 @@ class TaskGradient:
         self.take(step)
         if step.taken_off:
             step.protected, step.strength = step.taken_off, step.strength_taken_off
-            step.taken_off, step.has_penalty = [], True
-            part = self.penalty_part(step.protected, step.strength)
-            torch._foreach_add_(self._live.gradients(step.protected), part)
+            step.taken_off, step.has_penalty = (), True
+            self._pull(step.protected, self._live.gradients(step.protected), step.strength)
             step.gradients = mark(self._live.all_gradients())
 
     @torch.no_grad()
@@ -130,10 +134,8 @@ class TaskGradient:
 
         :raises CallOrderError: if the gradients were changed and there is no copy.
         """
-        total = self._settings.gradient == "total"
-        for name, gradient in zip(step.names, self._integrand(step, total), strict=True):
-            step.kept[name] = gradient.clone()
-        step.protected, step.strength, step.in_graph, step.raw = [], 0.0, False, False
+        self._copy(step, total=self._settings.gradient == "total")
+        step.protected, step.strength, step.in_graph, step.raw = (), 0.0, False, False
 
     def loosen(self, step: OpenStep) -> bool:
         """Take the penalty off the gradients of a step that may go on under another penalty.
@@ -147,76 +149,93 @@ class TaskGradient:
             unchanged or formulas.any_nonzero(gradients)
         ):
             return False
-        task = [gradient.clone() for gradient in self._integrand(step, total=False)]
+        self._copy(step, total=False)
         self._take_penalty_off(step)
         # What could not be taken off must not be added to.
-        step.protected, step.strength = step.names if step.protected else [], 0.0
-        step.kept = dict(zip(step.names, task, strict=True))
+        step.protected, step.strength = step.names if step.protected else (), 0.0
         step.in_graph = step.raw = False
         if unchanged:
             step.gradients = mark(gradients)
         return True
 
-    def of(self, step: OpenStep) -> list[Tensor]:
-        """Return the gradient that the path integral takes, in the dtype of the state.
+    def integrate(self, step: OpenStep, moved_only: bool) -> None:
+        """Add the step to the path integral, in place; the copies of the weights are used up.
 
-        Where the weight did not move it is zero if it is a copy: a step that was skipped, by a
-        fused optimiser or a guard, may have left it infinite.
-
+        :param step: the step, whose copies of gradients are used up as well.
+        :param moved_only: whether the weights may all have stayed where they were. Then, and where
+            there are copies, gradients may be infinite: the step was skipped for that reason.
         :raises CallOrderError: if the gradients are gone or changed and there is no copy.
         """
-        gradients = self._integrand(step, self._settings.gradient == "total")
+        total = self._settings.gradient == "total"
+        self._refuse_lost(step)
         if self.probing and step.watched:
             self._state.alters = False
             if not self.keeps:
                 self._copies.clear()
+        moved_only = moved_only or bool(step.kept)
+        taken_off = -step.taken_from_live * step.strength if total else step.strength
         if step.scale is not None:
-            gradients = list(torch._foreach_div(gradients, step.scale))
-        if step.kept:
-            moved = zip(self._live.weights(step.names), self._live.before(step.names), strict=True)
-            gradients = [
-                gradient.masked_fill(now == before, 0.0) if name in step.kept else gradient
-                for name, gradient, (now, before) in zip(step.names, gradients, moved, strict=True)
-            ]
-        return gradients
-
-    def penalty_part(self, names: Sequence[str], strength: float | Tensor) -> list[Tensor]:
-        """The penalty's gradient at the weights before the step, times a strength."""
-        anchor, importance = pick(self._state.anchor, names), pick(self._state.importance, names)
-        return formulas.penalty_gradient(self._live.before(names), anchor, importance, strength)
+            torch._foreach_div_(list(step.kept.values()), step.scale)
+            taken_off = taken_off / step.scale
+        with_other, right = self._sorted(step, total)
+        for names, strength in ((with_other, taken_off), (right, None)):
+            if names:
+                self._kernels.of(names).end(self._gradients(step, names), strength, moved_only)
 
     def _take_penalty_off(self, step: OpenStep) -> None:
-        step.taken_off = []
+        step.taken_off = ()
         gradients = self._live.all_gradients()
         if step.in_graph or not step.protected or not same_marks(step.gradients, gradients):
             return
-        part = self.penalty_part(step.protected, step.strength)
-        torch._foreach_sub_(self._live.gradients(step.protected), part)
+        self._pull(step.protected, self._live.gradients(step.protected), -step.strength)
         if step.raw:
             kept = [name for name in step.protected if name in step.kept]
             for live, copy in zip(self._live.gradients(kept), pick(step.kept, kept), strict=True):
                 live.copy_(copy)  # exactly, not by a difference
         step.taken_off, step.strength_taken_off = step.protected, step.strength
-        step.protected, step.strength, step.has_penalty = [], 0.0, False
+        step.protected, step.strength, step.has_penalty = (), 0.0, False
 
-    def _integrand(self, step: OpenStep, total: bool) -> list[Tensor]:
-        """The gradient of the task, or in total, still scaled, by the names of the step."""
+    def _pull(
+        self, names: tuple[str, ...], gradients: Sequence[Tensor], strength: float | Tensor
+    ) -> None:
+        if names:
+            self._kernels.of(names).pull(gradients, strength)
+
+    def _copy(self, step: OpenStep, total: bool) -> None:
+        """Copy the gradient of the task, or in total, still scaled, of all names of the step."""
+        self._refuse_lost(step)
+        with_other, _ = self._sorted(step, total)
+        for name, gradient in zip(step.names, self._gradients(step, step.names), strict=True):
+            if name not in step.kept:
+                like = self._state.path_integral[name]
+                step.kept[name] = gradient.to(like.dtype, copy=True)
+        strength = step.taken_from_live * step.strength if total else -step.strength
+        self._pull(with_other, pick(step.kept, with_other), strength)
+
+    def _sorted(self, step: OpenStep, total: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names whose gradient has the penalty's part if it should not, or the other way round.
+
+        Copies lack that part, live gradients have it.
+
+        :return: those names, and the others.
+        """
+        if not step.kept and (total or len(step.protected) == len(step.names)):
+            return ((), step.names) if total else (step.names, ())
+        wrong = {name for name in step.protected if (name in step.kept) == total}
+        right = tuple(name for name in step.names if name not in wrong)
+        return tuple(name for name in step.names if name in wrong), right
+
+    def _gradients(self, step: OpenStep, names: Sequence[str]) -> list[Tensor]:
+        """The copies of gradients, and the live ones where there is no copy."""
+        if not step.kept:
+            return self._live.gradients(names)
+        live = [name for name in names if name not in step.kept]
+        gradients = dict(zip(live, self._live.gradients(live), strict=True)) | step.kept
+        return pick(gradients, names)
+
+    def _refuse_lost(self, step: OpenStep) -> None:
         if not same_marks(step.gradients, self._live.all_gradients()):
             self._note_alteration(step)
-        live = [name for name in step.names if name not in step.kept]
-        gradients = {
-            name: gradient.to(self._state.path_integral[name].dtype)
-            for name, gradient in zip(live, self._live.gradients(live), strict=True)
-        }
-        gradients |= step.kept
-        # Copies lack the penalty's part, live gradients have it.
-        other = [n for n in step.protected if (n in step.kept) == total]
-        if other:
-            part = self.penalty_part(other, step.strength)
-            factor = step.taken_from_live if total else -1.0
-            right = torch._foreach_add(pick(gradients, other), part, alpha=factor)
-            gradients.update(zip(other, right, strict=True))
-        return pick(gradients, step.names)
 
     def _note_alteration(self, step: OpenStep) -> None:
         if not step.all_are_kept:
