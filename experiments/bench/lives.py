@@ -11,7 +11,7 @@ from experiments.bench.methods import METHODS, OURS, PLAIN
 from experiments.bench.rows import Row
 from experiments.bench.steps import begin_row
 from experiments.bench.timing import How, once, ratios, spread
-from experiments.bench.trainee import Trainee
+from experiments.bench.trainee import STEPS_BEFORE, Trainee
 from experiments.bench.workloads import Workload
 from experiments.cost import bytes_beside
 
@@ -49,7 +49,7 @@ def measure_tasks(workload: Workload, tasks: int, how: How) -> list[Row]:
 
 def _live(plain: Trainee, ours: Trainee, tasks: int, state: list[int]) -> Life:
     for trainee in (plain, ours):
-        trainee.warm_up()
+        trainee.steps(STEPS_BEFORE)
     life: Life = defaultdict(list)
     for _ in range(tasks):
         for name, trainee in (("plain", plain), ("ours", ours)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -14,18 +16,20 @@ from si_avalanche import SynapticIntelligence
 STRENGTH = 1.0
 """c of every method: no time depends on it as long as it is not 0."""
 
-# A kernel may be compiled after some steps; the peers' loops are from the first step on what they
-# are, and a step of a large network takes most of a second.
-STEPS_OF_A_KERNEL = 20
-STEPS_OF_A_LOOP = 3
+Kernel = Literal["auto", "foreach", "compiled"]
 
 
 class Ours(Method):
-    """Our own way, the penalty's gradient in closed form."""
+    """Our own way, the penalty's gradient in closed form.
 
-    def __init__(self, model: nn.Module, c: float) -> None:
+    :param model: what is trained.
+    :param c: the strength of the penalty.
+    :param kernel: in which form a step is computed.
+    """
+
+    def __init__(self, model: nn.Module, c: float, kernel: Kernel = "auto") -> None:
         super().__init__(model, c)
-        self.si = SynapticIntelligence(model, c)
+        self.si = SynapticIntelligence(model, c, kernel=kernel)
 
     def after_backward(self) -> None:
         """Add the penalty's gradient."""
@@ -57,13 +61,11 @@ class Entry:
 
     :param label: its name in tables and pictures.
     :param make: makes it for a network and a strength.
-    :param warm_up: how many steps it trains before it is timed.
     :param first_task: whether it is still in its first task, without a penalty.
     """
 
     label: str
     make: Callable[[nn.Module, float], Method]
-    warm_up: int = STEPS_OF_A_LOOP
     first_task: bool = False
 
 
@@ -76,8 +78,9 @@ METHODS: dict[str, Entry] = {
     "van-de-ven": Entry("van de Ven's way", VanDeVen),
     "mammoth": Entry("mammoth's way", Mammoth),
     "avalanche": Entry("Avalanche's way", AvalanchesWay),
-    "ours": Entry(OURS, Ours, STEPS_OF_A_KERNEL),
-    "ours-three-calls": Entry(f"{OURS}, three calls", OursThreeCalls, STEPS_OF_A_KERNEL),
-    "ours-first-task": Entry(f"{OURS}, first task", Ours, STEPS_OF_A_KERNEL, first_task=True),
+    "ours": Entry(OURS, Ours),
+    "ours-foreach": Entry(f"{OURS}, foreach", partial(Ours, kernel="foreach")),
+    "ours-three-calls": Entry(f"{OURS}, three calls", OursThreeCalls),
+    "ours-first-task": Entry(f"{OURS}, first task", Ours, first_task=True),
 }
 """All methods by name, in the order of the tables; the others are held against the first."""

@@ -24,7 +24,7 @@ class Row:
     :param workload: what was trained.
     :param method: the method's label.
     :param what: ``"step"``; ``"calls"``, the method's calls alone; ``"floor"``, the time that the
-        least memory traffic of a step takes at the speed of a copy; ``"consolidation"``.
+        least memory traffic of a step takes at the speed of an addition; ``"consolidation"``.
     :param parameters: the network's parameters.
     :param tensors: in how many tensors.
     :param tasks: how many tasks had been learnt, where that is what grows.

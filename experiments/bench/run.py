@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -82,8 +82,7 @@ def jobs(asked: Asked, extent: Extent) -> Iterator[Job]:
     for part, sizes in banks.items():
         for parameters, tensors in sizes if part in asked.parts else ():
             workload = bank(f"{parameters} in {tensors}", parameters, tensors)
-            rounds = min(how.rounds, extent.few_rounds) if parameters >= extent.huge else how.rounds
-            run = partial(measure_growth, part, workload, replace(how, rounds=rounds))
+            run = partial(measure_growth, part, workload, how)
             yield Job(f"{part}: {workload.name}", run)
     if "tasks" in asked.parts:
         run = partial(measure_tasks, extent.life, extent.tasks, how)

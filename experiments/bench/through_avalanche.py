@@ -12,11 +12,11 @@ from avalanche.training.supervised import Naive
 from torch import nn
 
 from experiments.bench.memory import look_at
-from experiments.bench.methods import STEPS_OF_A_KERNEL, STEPS_OF_A_LOOP, STRENGTH
+from experiments.bench.methods import STRENGTH
 from experiments.bench.rows import Row
 from experiments.bench.steps import begin_row
 from experiments.bench.timing import How, Statement, in_turn, ratios, spread
-from experiments.bench.trainee import LEARNING_RATE, STEPS_OF_A_TASK
+from experiments.bench.trainee import LEARNING_RATE, STEPS_BEFORE
 from experiments.bench.workloads import Workload
 from experiments.cost import extra_bytes
 from experiments.streams.samples import Samples, benchmark_of
@@ -68,8 +68,8 @@ def measure_iterations(workload: Workload, how: How) -> list[Row]:
 
     def measure() -> None:
         iterations = {name: _iteration(each, batch) for name, each in strategies.items()}
-        for name, iteration in iterations.items():
-            for _ in range(STEPS_OF_A_KERNEL if name == OUR_PLUGIN else STEPS_OF_A_LOOP):
+        for iteration in iterations.values():
+            for _ in range(STEPS_BEFORE):
                 iteration()
         seconds = in_turn(iterations, how)
         seen = {name: look_at(each, how.device, each) for name, each in iterations.items()}
@@ -96,7 +96,7 @@ def _strategy(model: nn.Module, plugins: list[Any], batch: int, device: str) -> 
         optimizer=torch.optim.Adam(model.parameters(), lr=LEARNING_RATE),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=batch,
-        train_epochs=STEPS_OF_A_TASK,
+        train_epochs=STEPS_BEFORE,
         device=device,
         plugins=plugins,
         evaluator=None,

@@ -14,7 +14,9 @@ from experiments.bench.workloads import Workload
 # So small that the network is as untrained at the last timing as at the first: one that has
 # learnt its batch by heart has moments too small for the processor's fast path.
 LEARNING_RATE = 1e-5
-STEPS_OF_A_TASK = 3
+STEPS_BEFORE = 5
+"""How many steps are made, untimed, of the task before and again of the one that is timed: what is
+allocated or compiled in a task's first steps is not part of a step."""
 
 
 class Trainee:
@@ -56,10 +58,10 @@ class Trainee:
 
     def prepare(self) -> None:
         """Train as far as a later task, unless the method is to stay in its first, and warm up."""
-        self.steps(STEPS_OF_A_TASK)
+        self.steps(STEPS_BEFORE)
         if not self._entry.first_task:
             self.method.end_task()
-        self.warm_up()
+        self.steps(STEPS_BEFORE)
 
     def steps(self, count: int) -> None:
         """Make several steps.
@@ -68,10 +70,6 @@ class Trainee:
         """
         for _ in range(count):
             self.step()
-
-    def warm_up(self) -> None:
-        """Make the steps that are not timed."""
-        self.steps(self._entry.warm_up)
 
 
 def trainees(workload: Workload, entries: dict[str, Entry], device: str) -> dict[str, Trainee]:

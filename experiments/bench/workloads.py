@@ -131,8 +131,6 @@ class Extent:
     :param spread: how many parameters those have.
     :param life: what is trained on one task after the other.
     :param tasks: how many tasks that learns.
-    :param huge: from how many parameters on a step takes so long that ``few_rounds`` are enough.
-    :param few_rounds: how many rounds those get at most.
     """
 
     workloads: tuple[Workload, ...]
@@ -142,8 +140,6 @@ class Extent:
     spread: int = 10**6
     life: Workload = field(default=ON_CPU[0])
     tasks: int = 100
-    huge: int = 10**8
-    few_rounds: int = 3
 
 
 def extent_on(device: str) -> Extent:
