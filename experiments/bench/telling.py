@@ -68,7 +68,9 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     :param console: where to.
     """
     for sheet in sheets(rows):
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=sheet.title, title_justify="left")
+        # Not the table's own title, which is broken where a narrow table ends.
+        console.print(Text(sheet.title, style="italic"))
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         for number, heading in enumerate(sheet.headings):
             table.add_column(heading, justify="right" if number else "left")
         for line in sheet.lines:
