@@ -31,9 +31,8 @@ _PLAIN, _OURS = "plain", "ours"
 def measure_growth(part: str, workload: Workload, how: How) -> list[Row]:
     """Train one size with this package and without SI.
 
-    The method's calls alone are what they add to the optimiser's step, between them in a step;
-    their floor is the least traffic of a step at the speed of an addition in
-    place that touches as much memory.
+    The floor of the method's calls alone is the least traffic of a step at the speed of an addition
+    in place that touches as much memory.
 
     :param part: ``"parameters"`` or ``"tensors"``.
     :param workload: what to train.
@@ -46,10 +45,8 @@ def measure_growth(part: str, workload: Workload, how: How) -> list[Row]:
     statements: dict[str, Statement] = {
         "addition": _addition(rows[_PLAIN].parameters or 0, how.device)
     }
-    for name, trainee in made.items():
-        statements[name] = trainee.step
-        statements[f"{name}, optimiser"] = trainee.step_optimizer
-    seconds = in_turn(statements, how)
+    statements |= {name: trainee.step for name, trainee in made.items()}
+    seconds = in_turn(statements, how, {"calls": made[_OURS].clocked_step})
     return list(_told(rows, seconds, how.rounds))
 
 
@@ -57,10 +54,11 @@ def _told(rows: dict[str, Row], seconds: dict[str, list[float]], rounds: int) ->
     plain = seconds[_PLAIN]
     for name, row in rows.items():
         yield row.timed(spread(seconds[name]), spread(ratios(seconds[name], plain)), rounds)
-    pairs = zip(seconds[f"{_OURS}, optimiser"], seconds[f"{_PLAIN}, optimiser"], strict=True)
-    calls = [both - alone for both, alone in pairs]
     floor = [taken * _PASSES / _PASSES_OF_THE_ADDITION for taken in seconds["addition"]]
-    for what, method, taken in (("calls", rows[_OURS].method, calls), ("floor", FLOOR, floor)):
+    for what, method, taken in (
+        ("calls", rows[_OURS].method, seconds["calls"]),
+        ("floor", FLOOR, floor),
+    ):
         row = replace(rows[_OURS], what=what, method=method)
         yield row.timed(spread(taken), spread(ratios(taken, plain)), rounds)
 

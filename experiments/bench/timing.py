@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
+from statistics import fmean, median
 
 from torch.utils.benchmark import Timer, timer
 
 Statement = Callable[[], object]
+Clocked = Callable[[], float]
+"""Calls that return the seconds that are to count of them."""
 
 _SECONDS_AT_ONCE = 0.2
 _MOST_CALLS_AT_ONCE = 200
@@ -61,7 +64,9 @@ def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
     return [value / other for value, other in zip(values, others, strict=True)]
 
 
-def in_turn(statements: Mapping[str, Statement], how: How) -> dict[str, list[float]]:
+def in_turn(
+    statements: Mapping[str, Statement], how: How, clocked: Mapping[str, Clocked] | None = None
+) -> dict[str, list[float]]:
     """Time statements side by side, so that what slows the machine down slows down all.
 
     Each round times each of them once, beginning with another one than the round before. Every
@@ -70,22 +75,31 @@ def in_turn(statements: Mapping[str, Statement], how: How) -> dict[str, list[flo
 
     :param statements: what to call, by name.
     :param how: how often, and on how many threads.
+    :param clocked: what to call as well, by name, of which only a part is timed.
     :return: for each name the seconds of one call, round by round.
     """
-    calls = {name: _calls_at_once(call) for name, call in statements.items()}
-    timers = {
-        name: Timer("call()", globals={"call": call}, num_threads=how.threads)
-        for name, call in statements.items()
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in timers}
-    names = list(timers)
+    runs = {name: _timed(call, how.threads) for name, call in statements.items()}
+    runs |= {name: _averaged(call) for name, call in (clocked or {}).items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
     for number in range(how.rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            many = calls[name] > 1
-            taken = timers[name].timeit(calls[name]).mean if many else once(statements[name])
-            seconds[name].append(taken)
+            seconds[name].append(runs[name]())
     return seconds
+
+
+def _timed(call: Statement, threads: int) -> Clocked:
+    calls = _calls_at_once(call)
+    if calls == 1:
+        return partial(once, call)
+    clock = Timer("call()", globals={"call": call}, num_threads=threads)
+    return lambda: clock.timeit(calls).mean
+
+
+def _averaged(call: Clocked) -> Clocked:
+    calls = _calls_at_once(call)
+    return lambda: fmean(call() for _ in range(calls))
 
 
 def once(call: Statement) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experiments.bench.methods import STRENGTH, Entry
+from experiments.bench.timing import once
 from experiments.bench.workloads import Workload
 
 # So small that the network is as untrained at the last timing as at the first: one that has
@@ -41,7 +42,9 @@ class Trainee:
     def step(self) -> None:
         """Make one training step."""
         self.go_backward()
-        self.step_optimizer()
+        self.method.after_backward()
+        self.optimizer.step()
+        self.method.after_step()
 
     def go_backward(self) -> None:
         """Make the first half of a step, up to the gradients."""
@@ -50,11 +53,15 @@ class Trainee:
         loss = functional.cross_entropy(self.model(self._inputs), self._labels)
         self.method.penalised(loss).backward()
 
-    def step_optimizer(self) -> None:
-        """Make the second half of a step, from the gradients on."""
-        self.method.after_backward()
+    def clocked_step(self) -> float:
+        """Make one training step, and time what the method does between the others' work.
+
+        :return: seconds that its calls took after the backward pass and after the optimiser.
+        """
+        self.go_backward()
+        first = once(self.method.after_backward)
         self.optimizer.step()
-        self.method.after_step()
+        return first + once(self.method.after_step)
 
     def prepare(self) -> None:
         """Train as far as a later task, unless the method is to stay in its first, and warm up."""

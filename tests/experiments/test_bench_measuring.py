@@ -53,6 +53,24 @@ def test_short_calls_are_timed_many_at_once_on_the_threads_asked_for(
     assert len(seconds["one"]) == 2
 
 
+def test_of_a_clocked_call_its_own_time_counts() -> None:
+    times = iter([9.0, 1.0, 2.0])
+    seconds = in_turn({"slow": lambda: None}, HOW, {"clocked": lambda: next(times)})
+    assert seconds["clocked"] == [1.0, 2.0]
+
+
+def test_the_calls_alone_are_timed_and_not_the_rest_of_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainee = trainees(TINY, {"ours": METHODS["ours"]}, "cpu")["ours"]
+    assert isinstance(trainee.method, Ours)
+    before = trainee.method.si.steps
+    clock = iter([1.0, 3.0, 10.0, 14.0])
+    monkeypatch.setattr(timing, "timer", lambda: next(clock))
+    assert trainee.clocked_step() == 6.0
+    assert trainee.method.si.steps == before + 1
+
+
 def test_ratios_are_of_the_same_round() -> None:
     assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == [2.0, 3.0, 1.0]
     assert spread([2.0, 3.0, 1.0]) == timing.Spread(1.0, 2.0, 3.0)
@@ -173,9 +191,11 @@ def test_growth_has_the_steps_the_calls_alone_and_their_floor() -> None:
 def test_the_floor_is_thirteen_passes_at_the_speed_of_an_addition_that_makes_nine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def invented(statements: dict[str, Any], how: How) -> dict[str, list[float]]:
-        times = {"addition": 9.0, "plain, optimiser": 2.0, "ours, optimiser": 5.0}
-        return {name: [times.get(name, 10.0)] * how.rounds for name in statements}
+    def invented(
+        statements: dict[str, Any], how: How, clocked: dict[str, Any]
+    ) -> dict[str, list[float]]:
+        times = {"addition": 9.0, "calls": 3.0}
+        return {name: [times.get(name, 10.0)] * how.rounds for name in {**statements, **clocked}}
 
     monkeypatch.setattr("experiments.bench.growth.in_turn", invented)
     *_, calls, floor = measure_growth("tensors", bank("grown", 64, 4), HOW)
