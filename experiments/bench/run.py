@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,10 @@ from experiments.bench.workloads import Extent, bank, extent_on
 from experiments.errors import ResultsError
 from experiments.results import versions
 from experiments.tables import make_console, print_files
+
+# Tensors of this size are asked of the system anew in each step, and the time of that scatters.
+_HUGE = 10**8
+_MORE = 3
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def jobs(asked: Asked, extent: Extent) -> Iterator[Job]:
     for part, sizes in banks.items():
         for parameters, tensors in sizes if part in asked.parts else ():
             workload = bank(f"{parameters} in {tensors}", parameters, tensors)
-            run = partial(measure_growth, part, workload, how)
+            often = replace(how, rounds=how.rounds * (_MORE if parameters >= _HUGE else 1))
+            run = partial(measure_growth, part, workload, often)
             yield Job(f"{part}: {workload.name}", run)
     if "tasks" in asked.parts:
         run = partial(measure_tasks, extent.life, extent.tasks, how)

@@ -3,15 +3,17 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from experiments.bench import PARTS, run
+from experiments.bench import PARTS, Asked, run
 from experiments.bench.methods import METHODS, OURS
 from experiments.bench.pictures import draw_all
 from experiments.bench.rows import CSV, Row, read_rows, write_rows
+from experiments.bench.run import jobs
 from experiments.bench.telling import markdown, sheets
 from experiments.bench.timing import Spread
 from experiments.bench.workloads import Extent
@@ -118,6 +120,13 @@ def test_a_part_can_be_measured_alone(part: str, tmp_path: Path) -> None:
     drawn = {path.name for path in tmp_path.glob("*.png")}
     growing = part in ("parameters", "tensors", "tasks")
     assert drawn == (set() if part == "memory" else {"growth.png" if growing else "ratios.png"})
+
+
+def test_what_scatters_most_is_timed_in_more_rounds() -> None:
+    asked = Asked(("parameters",), 2, 1, "cpu", "digits", Path())
+    wanted = jobs(asked, Extent((), parameters=(10**4, 10**8)))
+    rounds = [job.run.args[-1].rounds for job in wanted if isinstance(job.run, partial)]
+    assert rounds == [2, 6]
 
 
 @pytest.mark.usefixtures("_small")
