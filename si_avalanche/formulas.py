@@ -2,8 +2,8 @@
 
 Every function takes parallel lists: entry k of each belongs to parameter k and has its shape.
 Lists may not be empty; the tensors of one entry share device and floating dtype. A trailing
-underscore marks a function that changes its first argument in place, as in PyTorch. Nothing here
-knows a model, a task or an optimiser.
+underscore marks a function that changes its first argument in place, as in PyTorch; call it with
+gradients switched off. Nothing here knows a model, a task or an optimiser.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ from si_avalanche.settings import Clamp
 Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 
 
-@torch.no_grad()
 def add_path_increment_(
     path_integral: Tensors,
     gradient: Tensors,
@@ -42,7 +41,6 @@ def add_path_increment_(
     torch._foreach_addcmul_(path_integral, gradient, before)
 
 
-@torch.no_grad()
 def consolidate(
     importance: Tensors,
     path_integral: Tensors,
@@ -99,7 +97,6 @@ def penalty(weights: Tensors, anchor: Tensors, importance: Tensors, c: float) ->
     )
 
 
-@torch.no_grad()
 def penalty_gradient(
     weights: Tensors,
     anchor: Tensors,

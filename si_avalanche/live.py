@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import compress
+from operator import is_
 
 import torch
 from torch import Tensor, nn
 
 from si_avalanche.errors import ParameterSelectionError
-from si_avalanche.marks import Marks, mark
+from si_avalanche.module_tree import ModuleTree
 from si_avalanche.state import state_dtype
 
 
@@ -19,11 +20,14 @@ class LiveParameters:
     """
 
     def __init__(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._all = [(p, _look(p)) for p in model.parameters()]
+        self._tree = ModuleTree(model)
+        self._all = list(model.parameters())
+        self._looks = _looks(self._all)
         self._parameters = dict(parameters)
         self._names = tuple(self._parameters)
         self._tensors = tuple(self._parameters.values())
         self._trainable = tuple(name for name, p in parameters.items() if p.requires_grad)
+        self._has_narrow = any(p.element_size() < 4 for p in self._tensors)
         self._before = {
             name: torch.empty_like(p.detach(), dtype=state_dtype(p))
             for name, p in self._parameters.items()
@@ -39,16 +43,23 @@ class LiveParameters:
         """The names of those that were not frozen when they were looked at."""
         return self._trainable
 
+    @property
+    def has_narrow(self) -> bool:
+        """Whether some have entries of 16 bits or fewer."""
+        return self._has_narrow
+
     def are_still_all_of(self, model: nn.Module) -> bool:
         """Whether the model has the same parameter objects, and they look as they did."""
-        now = list(model.parameters())
-        return len(now) == len(self._all) and all(
-            p is then and _look(p) == look for p, (then, look) in zip(now, self._all, strict=True)
-        )
+        if not self._tree.is_still(model):
+            now = list(model.parameters())
+            if len(now) != len(self._all) or not all(map(is_, now, self._all)):
+                return False
+            self._tree = ModuleTree(model)
+        return _looks(self._all) == self._looks
 
     def have_something_of(self, model: nn.Module) -> bool:
         """Whether the model has at least one of these very parameter objects."""
-        return bool({id(p) for p, _ in self._all} & {id(p) for p in model.parameters()})
+        return not set(map(id, self._all)).isdisjoint(map(id, model.parameters()))
 
     def with_other_weights(self, parameters: Mapping[str, nn.Parameter]) -> list[str]:
         """The names under which another parameter stands now, with other weights in old units.
@@ -71,10 +82,6 @@ class LiveParameters:
         """The weights in the dtype of the state: differentiable, not copied where it is theirs."""
         parameters = [self._parameters[name] for name in names]
         return [p.to(state_dtype(p)) for p in parameters]
-
-    def weight_marks(self, names: Sequence[str]) -> Marks:
-        """What tells later whether the weights were changed in a way that PyTorch counts."""
-        return mark(self.parameters(names))
 
     def parameters(self, names: Sequence[str]) -> list[Tensor]:
         """The live parameters themselves."""
@@ -107,9 +114,11 @@ class LiveParameters:
         """
         return self.gradients(self.names)
 
-    @torch.no_grad()
     def remember(self, names: Sequence[str]) -> None:
-        """Copy the weights of these parameters into the buffers that :meth:`before` returns."""
+        """Copy the weights of these parameters into the buffers that :meth:`before` returns.
+
+        Gradients have to be switched off.
+        """
         if names:
             torch._foreach_copy_(self.before(names), self.parameters(names))
 
@@ -132,8 +141,8 @@ class LiveParameters:
         return not all(torch.equal(now, before) for now, before in pairs)
 
 
-def _look(p: Tensor) -> tuple[object, ...]:
-    return p.requires_grad, p.shape, p.dtype, p.device
+def _looks(tensors: Sequence[Tensor]) -> list[tuple[object, ...]]:
+    return [(p.requires_grad, p.shape, p.dtype, p.device) for p in tensors]
 
 
 def _starts_with(new: Tensor, old: Tensor) -> bool:

@@ -1,12 +1,21 @@
 """Which tensors were seen, and whether they have been changed since; nothing is read from them."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from operator import is_
+from typing import NamedTuple
 
 from torch import Tensor
 
-Marks: TypeAlias = list[tuple[Tensor, int]]
-"""Tensors, each with the count of its changes in place."""
+
+class Marks(NamedTuple):
+    """Tensors, each with the count of its changes in place.
+
+    :param tensors: the tensors, which are kept alive.
+    :param versions: the counts; -1 for one that has been changed in any case.
+    """
+
+    tensors: list[Tensor]
+    versions: list[int]
 
 
 def mark(tensors: Sequence[Tensor]) -> Marks:
@@ -15,7 +24,16 @@ def mark(tensors: Sequence[Tensor]) -> Marks:
     :param tensors: any tensors; they are kept alive by the result.
     :return: what :func:`same_marks` compares.
     """
-    return [(tensor, tensor._version) for tensor in tensors]
+    return Marks(list(tensors), [tensor._version for tensor in tensors])
+
+
+def joined(marks: Marks, more: Marks) -> Marks:
+    """Return the marks of both.
+
+    :param marks: what :func:`mark` gave.
+    :param more: the same of other tensors.
+    """
+    return Marks(marks.tensors + more.tensors, marks.versions + more.versions)
 
 
 def same_marks(marks: Marks, tensors: Sequence[Tensor]) -> bool:
@@ -26,9 +44,10 @@ def same_marks(marks: Marks, tensors: Sequence[Tensor]) -> bool:
     :param marks: what :func:`mark` gave.
     :param tensors: the tensors now.
     """
-    return len(marks) == len(tensors) and all(
-        marked is tensor and version == tensor._version
-        for (marked, version), tensor in zip(marks, tensors, strict=True)
+    return (
+        len(marks.tensors) == len(tensors)
+        and all(map(is_, marks.tensors, tensors))
+        and marks.versions == [tensor._version for tensor in tensors]
     )
 
 
@@ -38,4 +57,4 @@ def share_tensors(marks: Marks, tensors: Sequence[Tensor]) -> bool:
     :param marks: what :func:`mark` gave.
     :param tensors: the tensors now.
     """
-    return bool({id(tensor) for tensor, _ in marks} & {id(tensor) for tensor in tensors})
+    return not set(map(id, marks.tensors)).isdisjoint(map(id, tensors))

@@ -76,13 +76,13 @@ def carried_over(
     here = set(new.names)
     survivors = tuple(name for name in step.names if name in here and new.has_kept(name, old))
     new.copy_before(old, survivors)
-    weights = dict(zip(step.names, step.weights, strict=True))
-    step.weights = [weights[name] for name in survivors]
+    versions = dict(zip(step.names, step.weights.versions, strict=True))
+    step.weights = Marks(new.parameters(survivors), [versions[name] for name in survivors])
     step.kept = {name: copy for name, copy in step.kept.items() if name in survivors}
     step.protected = tuple(name for name in step.protected if name in survivors)
     step.names = survivors
-    gradients = mark(new.all_gradients())
-    step.gradients = gradients if unchanged else [(tensor, -1) for tensor, _ in gradients]
+    gradients = new.all_gradients()
+    step.gradients = mark(gradients) if unchanged else Marks(gradients, [-1] * len(gradients))
     return step if survivors else None
 
 
@@ -114,5 +114,5 @@ def refuse_second_penalty(
 
 def _accumulated_once(marks: Marks, gradients: Sequence[Tensor]) -> bool:
     """Whether one backward pass was added to marked gradients since; zeroing would count too."""
-    counts = {id(tensor): version for tensor, version in marks}
+    counts = dict(zip(map(id, marks.tensors), marks.versions, strict=True))
     return any(counts.get(id(g)) == g._version - 1 for g in gradients)

@@ -12,7 +12,7 @@ from si_avalanche.backward import LossWatch, at_end_of_backward
 from si_avalanche.errors import CallOrderError
 from si_avalanche.kernels import Kernels
 from si_avalanche.live import LiveParameters
-from si_avalanche.marks import Marks, mark, same_marks, share_tensors
+from si_avalanche.marks import Marks, joined, mark, same_marks, share_tensors
 from si_avalanche.open_step import OpenStep, carried_over, refuse_second_penalty
 from si_avalanche.settings import Settings
 from si_avalanche.state import State, pick
@@ -44,7 +44,7 @@ class StepRecorder:
         self._loss = LossWatch()
         self._follows_optimizer = False
         self._is_void = False
-        self._importance_marks: Marks = []
+        self._importance_marks: Marks = mark([])
         self._important: frozenset[str] = frozenset()
         self._split: dict[tuple[str, ...], Split] = {}
 
@@ -98,6 +98,7 @@ class StepRecorder:
         """
         self._follow_backward(protected, c * factor.detach(), in_graph=True)
 
+    @torch.no_grad()
     def _follow_backward(
         self, protected: tuple[str, ...], strength: float | Tensor, in_graph: bool
     ) -> None:
@@ -254,6 +255,7 @@ class StepRecorder:
                 "one step, such as LBFGS, are not supported."
             )
 
+    @torch.no_grad()
     def end_task(self) -> None:
         """Forget an open step that moved nothing, unless gradients may accumulate further.
 
@@ -274,6 +276,7 @@ class StepRecorder:
         """
         self._loss.check_all()
 
+    @torch.no_grad()
     def take_over(self, other: "StepRecorder", same_penalty: bool) -> None:
         """Go on with the step that another recorder of the same model has open.
 
@@ -299,7 +302,7 @@ class StepRecorder:
             self._state.note_start(dict(weights), self._settings.first_anchor)
         if remember:
             self._live.remember(names)
-        return OpenStep(names, mark(gradients), self._live.weight_marks(names), remember)
+        return OpenStep(names, mark(gradients), mark(self._live.parameters(names)), remember)
 
     def _extend(self, step: OpenStep, names: tuple[str, ...], gradients: Sequence[Tensor]) -> None:
         """Take in parameters that got their first gradient in a later pass of the step."""
@@ -307,16 +310,18 @@ class StepRecorder:
         if step.remembered:
             self._live.remember(new)
         step.names += new
-        step.weights = [*step.weights, *self._live.weight_marks(new)]
+        step.weights = joined(step.weights, mark(self._live.parameters(new)))
         step.gradients = mark(gradients)
 
     def _notice_moved_weights(self, step: OpenStep) -> None:
-        if not same_marks(step.weights, self._live.parameters(step.names)):
+        if same_marks(step.weights, self._live.parameters(step.names)):
+            return
+        with torch.no_grad():
             # The penalty's part can't be taken off later: it was computed at other weights.
             self._task_gradient.set_apart(step)
             self._live.remember(step.names)
             step.remembered = True
-            step.weights = self._live.weight_marks(step.names)
+            step.weights = mark(self._live.parameters(step.names))
 
     def _moved(self, step: OpenStep) -> bool:
         """Whether weights moved since the step began, as far as is known; waits for the device."""

@@ -54,7 +54,6 @@ class TaskGradient:
         if not (self._state.alters or self._state.steps):
             self._state.alters = None
 
-    @torch.no_grad()
     def before_backward(self, step: OpenStep | None) -> None:
         """Prepare for gradients to be added to those that are there.
 
@@ -80,7 +79,6 @@ class TaskGradient:
             torch._foreach_sub_(pick(step.kept, names), self._live.gradients(names))
             step.rebased = True
 
-    @torch.no_grad()
     def undo_rebase(self, step: OpenStep) -> None:
         """Go back to what was there before, because the backward pass added nothing."""
         self.take(step)
@@ -90,7 +88,6 @@ class TaskGradient:
             self._pull(step.protected, self._live.gradients(step.protected), step.strength)
             step.gradients = mark(self._live.all_gradients())
 
-    @torch.no_grad()
     def take(self, step: OpenStep) -> None:
         """Copy the gradients that a backward pass has brought, as far as copies are needed.
 
@@ -105,6 +102,8 @@ class TaskGradient:
             return
         residue, self._residue = self._residue, {}
         everything = self.keeps or (self.probing and step.watched) or step.scale is not None
+        if not (everything or residue or self._live.has_narrow):
+            return
         new = [name for name in step.names if name not in step.kept]
         gradients = dict(zip(new, self._live.gradients(new), strict=True))
         for name, gradient in gradients.items():

@@ -1,31 +1,19 @@
 """The arithmetic of a step compiled into one pass over memory, once for all models."""
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import TypeAlias
+from collections.abc import Sequence
+from operator import is_
 
 import torch
 from torch import Tensor
 
+from si_avalanche.kernels.compiler import WIDTH, Flat, Function, run_compiled
 from si_avalanche.kernels.foreach import ForeachKernel, Kernel, Strength
 from si_avalanche.kernels.lane import Lane
-
-_WIDTH = 6
-"""How many tensors one call takes: what compiling costs grows with it, what calling costs falls."""
 
 _LARGE = 2**13
 """Entries from which on a tensor is worth a call; smaller ones fill it up."""
 
 _DTYPES = (torch.float32, torch.float64)
-
-_log = logging.getLogger("si_avalanche")
-
-Flat: TypeAlias = list[Tensor]
-"""``_WIDTH`` tensors of one dimension, of any sizes from 2 on."""
-
-Function: TypeAlias = Callable[[Sequence[Flat], Tensor], None]
-"""What is compiled: it takes lists of tensors, and twice the strength as a tensor."""
 
 
 def _begin(lists: Sequence[Flat], factor: Tensor) -> None:
@@ -51,8 +39,8 @@ class CompiledKernel:
         sizes = lane.sizes
         fitting = sorted(_fitting(lane), key=lambda place: -sizes[place])
         large = sum(sizes[place] >= _LARGE for place in fitting)
-        filled = fitting[: -(-large // _WIDTH) * _WIDTH]
-        taken = [filled[k : k + _WIDTH] for k in range(0, len(filled), _WIDTH)]
+        filled = fitting[: -(-large // WIDTH) * WIDTH]
+        taken = [filled[k : k + WIDTH] for k in range(0, len(filled), WIDTH)]
         self._parts: list[tuple[list[int], Kernel]] = [
             (places, _CompiledGroup(lane.part(places))) for places in taken
         ]
@@ -77,7 +65,7 @@ class CompiledKernel:
 
 
 class _CompiledGroup:
-    """At most ``_WIDTH`` tensors, filled up with tiny ones: calls are compiled for that number."""
+    """At most ``WIDTH`` tensors, filled up with tiny ones: calls are compiled for that number."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane, self._plain = lane, ForeachKernel(lane)
@@ -87,45 +75,55 @@ class _CompiledGroup:
         self._no_gradients = self._fill([])[len(lane.weights) :]
         self._weights: Flat = []
         self._pointers: list[int] = []
+        # Views made at the beginning of a step, for its end.
+        self._seen: list[Tensor] = []
+        self._gradients: Flat | None = None
         self._strength: Strength = 0.0
         self._factor = _factor(0.0)
 
     def begin(self, gradients: Sequence[Tensor], strength: float) -> None:
-        if not self._run(_begin, 3, gradients, strength):
+        self._gradients = self._flat_gradients(gradients)
+        if self._gradients is None or not self._run(_begin, 3, self._gradients, strength):
             self._plain.begin(gradients, strength)
+        else:
+            self._seen = list(gradients)
 
     def pull(self, gradients: Sequence[Tensor], strength: Strength) -> None:
         self._plain.pull(gradients, strength)
 
     def end(self, gradients: Sequence[Tensor], strength: Strength | None, moved_only: bool) -> None:
+        seen, self._seen = self._seen, []
+        flat, self._gradients = self._gradients, None
+        if len(seen) != len(gradients) or not all(map(is_, seen, gradients)):
+            flat = self._flat_gradients(gradients)
         # Without a penalty there are too few passes to save.
-        if strength is None or not self._run(_end, 4, gradients, strength):
+        if flat is None or strength is None or not self._run(_end, 4, flat, strength):
             self._plain.end(gradients, strength, moved_only)
 
-    def _run(
-        self, function: Function, kept: int, gradients: Sequence[Tensor], strength: Strength
-    ) -> bool:
+    def _run(self, function: Function, kept: int, gradients: Flat, strength: Strength) -> bool:
         """Whether it could be run, on so many of the kept lists; if not, nothing has changed."""
-        if not self._look_like_before(gradients):
-            return False
         pointers = [weights.data_ptr() for weights in self._lane.weights]
         if pointers != self._pointers:
             if not self._look_like_before(self._lane.weights):
                 return False
-            self._weights = self._fill([_flat(weights) for weights in self._lane.weights])
+            self._weights = self._fill([_flat(weights.detach()) for weights in self._lane.weights])
             self._pointers = pointers
         if strength is not self._strength:
             self._strength, self._factor = strength, _factor(strength)
-        flat = [_flat(gradient) for gradient in gradients] + self._no_gradients
         before, *more = self._kept[:kept]
-        return _run(function, [before, self._weights, flat, *more], self._factor)
+        return run_compiled(function, [before, self._weights, gradients, *more], self._factor)
+
+    def _flat_gradients(self, gradients: Sequence[Tensor]) -> Flat | None:
+        if not self._look_like_before(gradients):
+            return None
+        return [_flat(gradient) for gradient in gradients] + self._no_gradients
 
     def _look_like_before(self, tensors: Sequence[Tensor]) -> bool:
         return [(tensor.dtype, tensor.stride()) for tensor in tensors] == self._layout
 
     def _fill(self, flat: Flat) -> Flat:
         like = self._lane.before[0]
-        return flat + [like.new_zeros(2) for _ in range(_WIDTH - len(flat))]
+        return flat + [like.new_zeros(2) for _ in range(WIDTH - len(flat))]
 
 
 def _fitting(lane: Lane) -> list[int]:
@@ -155,49 +153,10 @@ def _is_dense(tensor: Tensor) -> bool:
 def _flat(tensor: Tensor) -> Tensor:
     """A view of a dense tensor as it lies in memory."""
     if tensor.is_contiguous():
-        return tensor.detach().ravel()
-    return tensor.detach().as_strided((tensor.numel(),), (1,))
+        return tensor if tensor.dim() == 1 else tensor.ravel()
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def _factor(strength: Strength) -> Tensor:
     # A tensor: with a number, each new strength would be compiled anew.
     return torch.as_tensor(2.0 * strength, dtype=torch.float64)
-
-
-class _Compiler:
-    """Whether compiling works here."""
-
-    works = True
-
-
-def _run(function: Function, lists: list[Flat], factor: Tensor) -> bool:
-    """Whether a compiled function could be run; if not, nothing has changed."""
-    if not _Compiler.works:
-        return False
-    like = lists[0][0]
-    try:
-        run = _compiled(function, len(lists), like.dtype, like.device, torch.get_num_threads())
-        run(lists, factor)
-    except Exception as error:  # whatever a missing or broken compiler raises
-        _Compiler.works = False
-        _log.warning(
-            "torch.compile does not work here (%s): steps take more passes over memory, the "
-            'numbers are the same. kernel="foreach" does without it.',
-            type(error).__name__,
-        )
-    return _Compiler.works
-
-
-@cache
-def _compiled(
-    function: Function, lists: int, dtype: torch.dtype, device: torch.device, threads: int
-) -> Function:
-    """Compile a function for tensors of any sizes, and for this number of threads.
-
-    What it sees first decides what it is compiled for: large tensors, no two of one size.
-    """
-    compiled = torch.compile(function, fullgraph=True, dynamic=True)
-    sizes = [2**17 + k for k in range(_WIDTH)]
-    example = [[torch.zeros(n, dtype=dtype, device=device) for n in sizes] for _ in range(lists)]
-    compiled(example, _factor(0.0))
-    return compiled
