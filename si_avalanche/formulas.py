@@ -22,7 +22,6 @@ def add_path_increment_(
     gradient: Tensors,
     before: Tensors,
     after: Tensors,
-    moved_only: bool = False,
 ) -> None:
     """Add one optimiser step to the path integral, in place.
 
@@ -33,11 +32,8 @@ def add_path_increment_(
     :param before: the weights before the step; used up: they become the step back, so that no
         memory is needed for it.
     :param after: the weights after the step.
-    :param moved_only: add nothing where a weight did not move, even if its gradient is infinite.
     """
     torch._foreach_sub_(before, after)
-    if moved_only:
-        gradient = [g.masked_fill(back == 0, 0.0) for g, back in zip(gradient, before, strict=True)]
     torch._foreach_addcmul_(path_integral, gradient, before)
 
 

@@ -66,14 +66,22 @@ class ForeachKernel:
     def end(self, gradients: Sequence[Tensor], strength: Strength | None, moved_only: bool) -> None:
         """See :meth:`Kernel.end`."""
         for places, lane in self._groups:
-            integrand = [gradients[place] for place in places]
-            if strength is not None:
-                task_gradient = _penalty_gradient(lane, -strength)
-                torch._foreach_add_(task_gradient, integrand)
-                integrand = task_gradient
-            formulas.add_path_increment_(
-                lane.path_integral, integrand, lane.before, lane.weights, moved_only
-            )
+            _end([gradients[place] for place in places], lane, strength, moved_only)
+
+
+def _end(gradients: list[Tensor], lane: Lane, strength: Strength | None, moved_only: bool) -> None:
+    integrand = gradients
+    if strength is not None:
+        integrand = _penalty_gradient(lane, -strength)
+        torch._foreach_add_(integrand, gradients)
+    if not moved_only:
+        formulas.add_path_increment_(lane.path_integral, integrand, lane.before, lane.weights)
+        return
+    columns = zip(lane.path_integral, integrand, lane.before, lane.weights, strict=True)
+    for path_integral, gradient, before, weights in columns:
+        stayed = before == weights
+        fill = gradient.masked_fill if integrand is gradients else gradient.masked_fill_
+        formulas.add_path_increment_([path_integral], [fill(stayed, 0.0)], [before], [weights])
 
 
 def _penalty_gradient(lane: Lane, strength: Strength) -> list[Tensor]:

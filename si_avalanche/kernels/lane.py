@@ -35,14 +35,18 @@ class Lane:
         return Lane(*([tensors[place] for place in chosen] for tensors in lists))
 
 
+_SMALL = 2**13
+"""Entries that are no memory to speak of: tens of kilobytes."""
+
+
 def groups(sizes: Sequence[int]) -> list[range]:
-    """Cut a list of tensors so that no part is larger than the largest tensor.
+    """Cut a list of tensors so that no part is larger than the largest tensor, if that is large.
 
     :param sizes: the number of entries of each tensor.
     :return: the places of the tensors of each part, in order; together they are all.
     """
     parts: list[range] = []
-    start, filled, limit = 0, 0, max(sizes, default=0)
+    start, filled, limit = 0, 0, max([_SMALL, *sizes])
     for place, size in enumerate(sizes):
         if filled + size > limit:
             parts.append(range(start, place))

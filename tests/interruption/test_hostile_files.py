@@ -43,7 +43,7 @@ def swap(name: str, make: Callable[[Tensor], Tensor]) -> Change:
 
 def deep(kind: str) -> Any:
     node: Any = 1
-    for _ in range(600):
+    for _ in range(2000):
         node = {"is": kind, "id": 0, "items": [node]}
     return node
 
