@@ -98,6 +98,8 @@ def _draw_dots(panel: Axes, rows: Sequence[Row], methods: Sequence[str]) -> None
         where = methods.index(row.method)
         own = row.method.startswith(OURS) or row.method == OUR_PLUGIN
         colour = _SI if own else _PEER
+        if row.method == METHODS["least-traffic"].label:
+            colour = "black"
         first_task = row.method == METHODS["ours-first-task"].label
         panel.plot([row.ratio_min, row.ratio_max], [where, where], color=colour, lw=1.5)
         panel.plot(

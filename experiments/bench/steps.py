@@ -45,6 +45,8 @@ def _bytes(
     plain = seen[next(iter(entries))]
     rows = []
     for name, trainee in made.items():
+        if not entries[name].is_method:
+            continue
         state = bytes_beside(trainee.method, trainee.model, trainee.optimizer)
         row = begin_row("memory", workload, entries[name].label, trainee.model)
         rows.append(row.weighed(state, seen[name], plain, _largest_temporary(trainee, device)))

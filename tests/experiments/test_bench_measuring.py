@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.bench import lives, through_avalanche, timing
 from experiments.bench.growth import measure_growth
@@ -121,7 +122,8 @@ BYTES = {
 
 def test_the_state_weighs_what_each_method_holds() -> None:
     rows = measure_steps(TINY, ["memory"], HOW)
-    found = {name: row.state_bytes for name, row in zip(METHODS, rows, strict=True)}
+    methods = [name for name, entry in METHODS.items() if entry.is_method]
+    found = {name: row.state_bytes for name, row in zip(methods, rows, strict=True)}
     assert found == {name: 4 * PARAMETERS * times for name, times in BYTES.items()}
     for row in rows:
         assert row.parameter_bytes == 4 * PARAMETERS
@@ -216,15 +218,32 @@ def test_a_bank_has_the_tensors_asked_for_and_about_the_parameters(
     assert all(p.grad is not None and p.grad.isfinite().all() for p in own)
 
 
-def test_the_small_resnet_has_the_parameters_it_is_known_for_and_takes_small_pictures() -> None:
+def test_the_small_resnet_takes_small_pictures() -> None:
     network = small_resnet()
-    assert sum(p.numel() for p in network.parameters()) == 11_173_962
-    seen = []
-    network.get_submodule("layer1").register_forward_hook(
-        lambda _module, inputs, _output: seen.append(inputs[0].shape)
-    )
+    assert sum(p.numel() for p in network.parameters()) == 11_181_642
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-    assert seen == [(2, 64, 32, 32)]
+
+
+def test_the_least_traffic_is_thirteen_passes_and_touches_nothing_else() -> None:
+    trainee = trainees(TINY, {"floor": METHODS["least-traffic"]}, "cpu")["floor"]
+    before = [p.detach().clone() for p in trainee.model.parameters()]
+    copied: list[int] = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, _types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func.overloadpacket.__name__ == "copy_":
+                copied.append(args[0].numel())
+            return func(*args, **(kwargs or {}))
+
+    with Count():  # type: ignore[no-untyped-call]
+        trainee.method.after_backward()
+        six = 2 * sum(copied)
+        trainee.method.after_step()
+    assert six == 6 * PARAMETERS
+    assert 2 * sum(copied) == 13 * PARAMETERS - PARAMETERS % 2
+    assert all(map(torch.equal, before, trainee.model.parameters()))
 
 
 def test_tasks_follow_each_other_and_are_told_ten_at_a_time(

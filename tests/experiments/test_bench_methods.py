@@ -12,7 +12,7 @@ from experiments.bench.method import Method
 from experiments.bench.methods import METHODS, Ours
 from experiments.bench.peers import XI, AvalanchesWay, Mammoth, ThreeCalls, VanDeVen
 
-ACTING = [name for name in METHODS if name != "plain"]
+ACTING = [name for name, entry in METHODS.items() if entry.is_method and name != "plain"]
 C = 3.0
 
 
