@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments import arguments
 from experiments.errors import ExperimentError
-from experiments.parser import make_parser
+from experiments.parser import OFFLINE, make_parser
 from experiments.records import LOGGERS, Choice, Place
 from experiments.strategies import STRATEGIES, with_strength
 from experiments.streams import SCENARIOS, STREAMS, require_data
@@ -98,6 +98,7 @@ def _options(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     (stream,) = arguments.names("stream", [options.stream], list(STREAMS))
+    (scenario,) = arguments.names("scenario", [options.scenario], OFFLINE)
     require_data(stream, options.data_root)
     rounds = arguments.whole("number of rounds", options.rounds, least=1)
     threads = arguments.whole("number of threads", options.threads, least=1)
@@ -106,7 +107,7 @@ def _bench(options: argparse.Namespace) -> int:
     with quiet():
         from experiments.bench import bench
 
-        return bench(stream, options.data_root, rounds, threads)
+        return bench(stream, scenario, options.data_root, rounds, threads)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -16,7 +16,8 @@ from experiments.sweep import ENGINES
 COMPARISON_SEEDS = ("0", "1", "2", "3", "4")
 SEARCH_SEEDS = ("100", "101", "102")
 SEARCH_TRIALS = "10"
-_SCENARIOS = ("task", "domain", "class")
+OFFLINE = ("task", "domain", "class")
+"""The scenarios that go over the data of an experience again and again."""
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -120,10 +121,17 @@ def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "bench",
         help="time training through Avalanche, from memory, and in a bare loop",
-        description="Time one epoch of a stream's first experience in three ways, in turn.",
+        description="Time one epoch of a stream's first experience in three ways, then whole "
+        "trials, evaluation included, against a bare PyTorch loop.",
     )
     parser.add_argument(
         "--stream", default="digits", metavar="NAME", help=f"one of {', '.join(STREAMS)}"
+    )
+    parser.add_argument(
+        "--scenario",
+        default="domain",
+        metavar="NAME",
+        help=f"of whole trials: {', '.join(OFFLINE)}",
     )
     parser.add_argument("--rounds", default="5", metavar="N", help="how often (default: 5)")
     _add_threads(parser)
@@ -147,7 +155,7 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def _add_choice(parser: argparse.ArgumentParser, seeds: Sequence[str]) -> None:
     _add_names(parser, "--streams", "streams", list(STREAMS), ("digits",))
-    _add_names(parser, "--scenarios", "scenarios", list(SCENARIOS), _SCENARIOS)
+    _add_names(parser, "--scenarios", "scenarios", list(SCENARIOS), OFFLINE)
     parser.add_argument(
         "--seeds",
         nargs="*",
