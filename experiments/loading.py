@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from copy import copy
 from typing import Any
 
 import torch
-from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, MultiDatasetSampler
 from avalanche.training.plugins import SupervisedPlugin
 from torch.utils.data import DataLoader
 
@@ -26,10 +25,10 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
     """Lets a strategy take its batches from tensors, cut by index, not sample by sample.
 
     The samples and their order are those that Avalanche's loader would give for the same seed,
-    and so is the state of torch's random generator afterwards: Avalanche's own loader draws the
-    indices, over ranges of numbers in place of data sets. That holds for replay and
-    task-balanced loaders too. Samples that a stream holds as tensors are taken as they are; others
-    are read once, when the experience begins, so that a transformation at random happens once.
+    and so is the state of torch's random generator afterwards: the same samplers of torch and of
+    Avalanche draw the indices. That holds for replay and task-balanced loaders too. Samples that a
+    stream holds as tensors are taken as they are; others are read once, when the experience begins,
+    so that a transformation at random happens once.
 
     Has to stand last in the list of plugins: those that set ``strategy.dataloader`` themselves
     come before it. A loader that is not one of Avalanche's reads its samples as it did, and so
@@ -87,20 +86,40 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
 
 
 class _Batches:
-    """An Avalanche loader over ranges of numbers, whose batches of numbers index tensors."""
+    """The batches of an Avalanche loader, cut by index from the tensors of its data sets."""
 
     def __init__(self, loader: MultiDatasetDataLoader, tensors: list[torch.Tensor]) -> None:
         self._tensors = tensors
-        self._indices: Any = copy(loader)
-        self._indices.datasets = _ranges([len(dataset) for dataset in loader.datasets])
-        self._indices.loader_kwargs = {**loader.loader_kwargs, "collate_fn": torch.tensor}
+        self._length = len(loader)
+        self._numbers = _numbers(loader)
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        for chosen in self._indices:
+        # A loader draws a number for its workers before it asks for the first batch.
+        torch.empty((), dtype=torch.int64).random_()
+        for chosen in map(torch.tensor, self._numbers):
             yield [tensor[chosen] for tensor in self._tensors]
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return self._length
+
+
+def _numbers(loader: MultiDatasetDataLoader) -> Iterable[list[int]]:
+    # Avalanche's loader is not asked itself: at the start of each pass it walks over all samples,
+    # to see whether another library could load them.
+    ranges: list[Any] = [range(len(dataset)) for dataset in loader.datasets]
+    samplers: list[Any] = [
+        DataLoader(numbers, batch_size=size, **loader.loader_kwargs).batch_sampler
+        for numbers, size in zip(ranges, loader.batch_sizes, strict=True)
+    ]
+    if len(samplers) == 1:
+        return samplers[0]
+    return MultiDatasetSampler(
+        ranges,
+        samplers,
+        termination_dataset_idx=loader.termination_dataset,
+        oversample_small_datasets=loader.oversample_small_datasets,
+        never_ending=loader.never_ending,
+    )
 
 
 class _Cycle:
@@ -127,11 +146,6 @@ class _Cycle:
 
     def __len__(self) -> int:
         return self._iterations
-
-
-def _ranges(lengths: list[int]) -> list[range]:
-    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
-    return [range(end - length, end) for length, end in zip(lengths, ends, strict=True)]
 
 
 def _tensors(dataset: Dataset, device: torch.device) -> list[torch.Tensor]:
