@@ -22,6 +22,7 @@ from torch import nn
 
 from experiments.checks import require_runnable
 from experiments.cost import IterationTimer, PassCounter, extra_bytes
+from experiments.evaluator import AccuracyEvaluator
 from experiments.loading import InMemoryLoader
 from experiments.models import make_model
 from experiments.phases import Phases
@@ -190,15 +191,15 @@ def _make_strategy(
 
 
 def _make_evaluator(strategy: str, loggers: list[Logger]) -> Evaluator:
-    logged = bool(loggers)
+    if not loggers:
+        return AccuracyEvaluator()
     metrics = [
-        accuracy_metrics(epoch=logged, experience=True, stream=True),
-        forgetting_metrics(experience=logged, stream=True),
+        accuracy_metrics(epoch=True, experience=True, stream=True),
+        forgetting_metrics(experience=True, stream=True),
         bwt_metrics(stream=True),
+        loss_metrics(epoch=True, experience=True),
     ]
-    if logged:
-        metrics.append(loss_metrics(epoch=True, experience=True))
-    if logged and strategy == "si":
+    if strategy == "si":
         from si_avalanche import si_metrics
 
         metrics.append(si_metrics())
