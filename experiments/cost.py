@@ -15,7 +15,6 @@ from avalanche.benchmarks import DatasetExperience
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training.supervised import Naive
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from experiments.loading import InMemoryLoader
 from experiments.untyped import AvalancheStrategy, Dataset
@@ -80,12 +79,20 @@ class _Last:
 
 
 class PassCounter:
-    """Counts the samples sent forward through any network of one class, copies included."""
+    """Counts the samples sent forward through a network and the copies made of it.
 
-    def __init__(self, model_class: type[nn.Module]) -> None:
-        self._model_class = model_class
+    :param model: the network; it gets a hook.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         self._forwarded = 0
         self._extra: list[float] = []
+
+        # Not a method: that would be copied along with the network, and the counter with it.
+        def count(_module: nn.Module, inputs: tuple[Any, ...], _output: object) -> None:
+            self._forwarded += len(inputs[0])
+
+        model.register_forward_hook(count)
 
     @contextmanager
     def training(self, samples: int, epochs: float) -> Iterator[None]:
@@ -95,11 +102,7 @@ class PassCounter:
         :param epochs: the number of passes that training itself makes.
         """
         self._forwarded = 0
-        handle = register_module_forward_hook(self._count)
-        try:
-            yield
-        finally:
-            handle.remove()
+        yield
         self._extra.append(self._forwarded / samples - epochs)
 
     def extra_passes(self) -> float:
@@ -108,10 +111,6 @@ class PassCounter:
         :return: extra passes, mean over the experiences.
         """
         return statistics.fmean(self._extra)
-
-    def _count(self, module: nn.Module, inputs: tuple[Any, ...], _output: object) -> None:
-        if isinstance(module, self._model_class):
-            self._forwarded += len(inputs[0])
 
 
 def extra_bytes(strategy: AvalancheStrategy) -> int:

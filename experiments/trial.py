@@ -68,7 +68,7 @@ def run_trial(description: Description, place: Place, phases: Phases | None = No
     strategy = _make_strategy(description, benchmark.train_stream, loggers)
     timer = IterationTimer(strategy.device)
     timer.attach(strategy)
-    counter = PassCounter(type(strategy.model))
+    counter = PassCounter(strategy.model)
     rows, metrics = _train_and_evaluate(
         description, strategy, benchmark, counter, phases or Phases()
     )
