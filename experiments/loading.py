@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, MultiDatasetSampler
 from avalanche.training.plugins import SupervisedPlugin
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from experiments.errors import BadValueError
 from experiments.streams.held import held_by
@@ -91,19 +91,19 @@ class _Batches:
     def __init__(self, loader: MultiDatasetDataLoader, tensors: list[torch.Tensor]) -> None:
         self._tensors = tensors
         self._length = len(loader)
-        self._numbers = _numbers(loader)
+        self._sampler = _sampler(loader)
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
         # A loader draws a number for its workers before it asks for the first batch.
         torch.empty((), dtype=torch.int64).random_()
-        for chosen in map(torch.tensor, self._numbers):
-            yield [tensor[chosen] for tensor in self._tensors]
+        for chosen in _choices(self._sampler):
+            yield [tensor.index_select(0, chosen) for tensor in self._tensors]
 
     def __len__(self) -> int:
         return self._length
 
 
-def _numbers(loader: MultiDatasetDataLoader) -> Iterable[list[int]]:
+def _sampler(loader: MultiDatasetDataLoader) -> Sampler[list[int]]:
     # Avalanche's loader is not asked itself: at the start of each pass it walks over all samples,
     # to see whether another library could load them.
     ranges: list[Any] = [range(len(dataset)) for dataset in loader.datasets]
@@ -120,6 +120,14 @@ def _numbers(loader: MultiDatasetDataLoader) -> Iterable[list[int]]:
         oversample_small_datasets=loader.oversample_small_datasets,
         never_ending=loader.never_ending,
     )
+
+
+def _choices(sampler: Sampler[list[int]]) -> Iterable[torch.Tensor]:
+    if not isinstance(sampler, BatchSampler):
+        return map(torch.tensor, sampler)
+    # The whole pass at once: a tensor out of a list for each batch takes longer than its rows.
+    pieces = torch.tensor(list(sampler.sampler)).split(sampler.batch_size)
+    return pieces[: len(sampler)]
 
 
 class _Cycle:
