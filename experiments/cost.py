@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -122,15 +123,8 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
     :param strategy: a strategy after training.
     :return: bytes.
     """
-    weight = nn.Linear(1, 1)
-    plain = Naive(
-        model=weight,
-        optimizer=torch.optim.SGD(weight.parameters(), lr=0.1),
-        criterion=nn.CrossEntropyLoss(),
-        evaluator=None,
-    )
-    base_plugins = tuple(type(plugin) for plugin in plain.plugins)
-    own = {name: value for name, value in vars(strategy).items() if name not in vars(plain)}
+    base_plugins, base_attributes = _of_naive()
+    own = {name: value for name, value in vars(strategy).items() if name not in base_attributes}
     # The loader holds the samples that are trained and evaluated on, which is nobody's method.
     ours = (_First, _Last, InMemoryLoader)
     methods = [p for p in strategy.plugins if not isinstance(p, (*base_plugins, *ours))]
@@ -139,6 +133,19 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
     scale.ignore_tensors(strategy.model.parameters())
     scale.ignore_tensors(strategy.model.buffers())
     return scale.weigh(methods) + scale.weigh(own)
+
+
+@cache
+def _of_naive() -> tuple[tuple[type, ...], frozenset[str]]:
+    """Tell what every strategy has: the kinds of its plugins, and the names of its attributes."""
+    weight = nn.Linear(1, 1)
+    plain = Naive(
+        model=weight,
+        optimizer=torch.optim.SGD(weight.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        evaluator=None,
+    )
+    return tuple(type(plugin) for plugin in plain.plugins), frozenset(vars(plain))
 
 
 class _Scale:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
-_HOOKS = [hook for hook in dir(PluginMetric) if hook.startswith(("before_", "after_"))]
+_HOOKS = (
+    "before_training_exp",
+    "before_eval",
+    "before_eval_exp",
+    "after_eval_iteration",
+    "after_eval_exp",
+    "after_eval",
+)
 
 
 class AccuracyEvaluator(EvaluationPlugin):
     """Takes the accuracy on each experience, forgetting and backward transfer, without loggers.
 
     Avalanche's own evaluator copies the experience and asks every metric at every hook of every
-    training iteration, although these metrics have something to do in evaluation and where an
-    experience begins, and nowhere else. This one has no other hooks.
+    iteration, and these metrics have something to do at six of them alone. This one has no others.
     """
 
     def __init__(self) -> None:
@@ -24,8 +29,7 @@ class AccuracyEvaluator(EvaluationPlugin):
             bwt_metrics(stream=True),
         )
         for hook in _HOOKS:
-            if hook == "before_training_exp" or "eval" in hook:
-                setattr(self, hook, EvaluationPlugin.__getattribute__(self, hook))
+            setattr(self, hook, EvaluationPlugin.__getattribute__(self, hook))
 
     # Avalanche's gives an answer to every name that begins like a hook's.
     __getattribute__ = object.__getattribute__

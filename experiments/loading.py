@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, MultiDatasetSampler
 from avalanche.training.plugins import SupervisedPlugin
@@ -44,7 +45,7 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
         super().__init__()
         self._iterations = iterations
         self._limit = limit
-        self._evaluated: dict[tuple[str, int], list[torch.Tensor]] = {}
+        self._evaluated: dict[tuple[str, int], _Slices] = {}
         self.left = 0
 
     def before_training_exp(self, strategy: AvalancheStrategy, **_kwargs: object) -> None:
@@ -59,12 +60,12 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
         """Replace the evaluation loader; what was evaluated before is still in memory."""
         loader, experience = strategy.dataloader, strategy.experience
         key = (experience.origin_stream.name, experience.current_experience)
-        held = sum(inputs.nbytes for inputs, *_ in self._evaluated.values())
         if key not in self._evaluated:
-            if not self._takes(loader, held):
+            if not self._takes(loader, held=sum(each.nbytes for each in self._evaluated.values())):
                 return
-            self._evaluated[key] = _tensors(strategy.adapted_dataset, strategy.device)
-        strategy.dataloader = _Batches(loader, self._evaluated[key])
+            tensors = _tensors(strategy.adapted_dataset, strategy.device)
+            self._evaluated[key] = _Slices(tensors, strategy.eval_mb_size)
+        strategy.dataloader = self._evaluated[key]
 
     def _takes(self, loader: object, held: int) -> bool:
         if not isinstance(loader, MultiDatasetDataLoader):
@@ -85,6 +86,21 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
         self.left += 1
 
 
+class _Slices:
+    """Batches in the order of the samples, as evaluation takes them: nothing is copied."""
+
+    def __init__(self, tensors: list[torch.Tensor], size: int) -> None:
+        self.nbytes = tensors[0].nbytes
+        self._batches = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        _draw_for_workers()
+        return map(list, self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
 class _Batches:
     """The batches of an Avalanche loader, cut by index from the tensors of its data sets."""
 
@@ -94,8 +110,7 @@ class _Batches:
         self._sampler = _sampler(loader)
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        # A loader draws a number for its workers before it asks for the first batch.
-        torch.empty((), dtype=torch.int64).random_()
+        _draw_for_workers()
         for chosen in _choices(self._sampler):
             yield [tensor.index_select(0, chosen) for tensor in self._tensors]
 
@@ -122,12 +137,18 @@ def _sampler(loader: MultiDatasetDataLoader) -> Sampler[list[int]]:
     )
 
 
+def _draw_for_workers() -> None:
+    # As a loader of torch does before it asks for the first batch, workers or not.
+    torch.empty((), dtype=torch.int64).random_()
+
+
 def _choices(sampler: Sampler[list[int]]) -> Iterable[torch.Tensor]:
     if not isinstance(sampler, BatchSampler):
         return map(torch.tensor, sampler)
-    # The whole pass at once: a tensor out of a list for each batch takes longer than its rows.
-    pieces = torch.tensor(list(sampler.sampler)).split(sampler.batch_size)
-    return pieces[: len(sampler)]
+    # The whole pass at once: to make a tensor for each batch takes longer than to cut its rows.
+    one_by_one: Any = sampler.sampler
+    order = np.fromiter(one_by_one, dtype=np.int64, count=len(one_by_one))
+    return torch.from_numpy(order).split(sampler.batch_size)[: len(sampler)]
 
 
 class _Cycle:

@@ -125,7 +125,7 @@ def test_batches_really_come_from_memory() -> None:
 
     kinds: set[str] = set()
     run(Naive, [InMemoryLoader(), Spy()])
-    assert kinds == {"_Batches"}
+    assert kinds == {"_Batches", "_Slices"}
 
 
 class Foreign(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
