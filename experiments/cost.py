@@ -22,23 +22,22 @@ from experiments.untyped import AvalancheStrategy, Dataset
 
 
 class IterationTimer:
-    """Times training iterations from before the first plugin to after the last one.
+    """Times training iterations, from the batch that the loader gives to the next one asked for.
 
     :param device: where the work happens; a GPU is waited for at both ends.
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._waits = device.type == "cuda"
         self._device = device
-        self._started = 0.0
         self._durations: list[float] = []
 
     def attach(self, strategy: AvalancheStrategy) -> None:
-        """Put a plugin at either end of the strategy's plugins.
+        """Put a plugin behind the strategy's plugins: those before it may choose the loader.
 
         :param strategy: the strategy to time, changed in place.
         """
-        strategy.plugins.insert(0, _First(self))
-        strategy.plugins.append(_Last(self))
+        strategy.plugins.append(_Timing(self))
 
     def median(self) -> float:
         """Summarise the iterations timed so far.
@@ -47,36 +46,39 @@ class IterationTimer:
         """
         return statistics.median(self._durations)
 
-    def start(self) -> None:
-        """Note the time at the start of an iteration."""
-        self._started = self._now()
+    def each(self, batches: Iterable[object]) -> Iterator[object]:
+        """Hand batches on, and note how long each is worked on.
 
-    def stop(self) -> None:
-        """Note the time at the end of an iteration."""
-        self._durations.append(self._now() - self._started)
+        :param batches: one pass of a loader.
+        :return: the same batches.
+        """
+        for batch in batches:
+            started = self._now()
+            yield batch
+            self._durations.append(self._now() - started)
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
+        if self._waits:
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
 
-class _First:
+class _Timing:
     def __init__(self, timer: IterationTimer) -> None:
         self.timer = timer
 
-    def before_training_iteration(self, _strategy: AvalancheStrategy, **_kwargs: object) -> None:
-        """Start the clock."""
-        self.timer.start()
+    def before_training_exp(self, strategy: AvalancheStrategy, **_kwargs: object) -> None:
+        """Time what is done between the batches of the loader."""
+        strategy.dataloader = _Timed(self.timer, strategy.dataloader)
 
 
-class _Last:
-    def __init__(self, timer: IterationTimer) -> None:
-        self.timer = timer
+class _Timed:
+    def __init__(self, timer: IterationTimer, batches: Iterable[object]) -> None:
+        self._timer = timer
+        self._batches = batches
 
-    def after_training_iteration(self, _strategy: AvalancheStrategy, **_kwargs: object) -> None:
-        """Stop the clock."""
-        self.timer.stop()
+    def __iter__(self) -> Iterator[object]:
+        return self._timer.each(self._batches)
 
 
 class PassCounter:
@@ -126,7 +128,7 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
     base_plugins, base_attributes = _of_naive()
     own = {name: value for name, value in vars(strategy).items() if name not in base_attributes}
     # The loader holds the samples that are trained and evaluated on, which is nobody's method.
-    ours = (_First, _Last, InMemoryLoader)
+    ours = (_Timing, InMemoryLoader)
     methods = [p for p in strategy.plugins if not isinstance(p, (*base_plugins, *ours))]
     shared = ("model", "optimizer", "evaluator", "clock")
     scale = _Scale(ignored=[strategy, *(getattr(strategy, name) for name in shared)])

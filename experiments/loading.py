@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, MultiDatasetSampler
-from avalanche.training.plugins import SupervisedPlugin
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from experiments.errors import BadValueError
@@ -22,7 +21,7 @@ _AT_ONCE = 4096
 _log = logging.getLogger(__name__)
 
 
-class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
+class InMemoryLoader:
     """Lets a strategy take its batches from tensors, cut by index, not sample by sample.
 
     The samples and their order are those that Avalanche's loader would give for the same seed,
@@ -31,10 +30,10 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
     stream holds as tensors are taken as they are; others are read once, when the experience begins,
     so that a transformation at random happens once.
 
-    Has to stand last in the list of plugins: those that set ``strategy.dataloader`` themselves
-    come before it. A loader that is not one of Avalanche's reads its samples as it did, and so
-    does every loader whose tensors would not fit; ``left`` counts these, and a warning says so
-    once.
+    A plugin of two hooks, without the empty ones that Avalanche's plugins inherit and that would be
+    called at every iteration. It has to stand behind those that set ``strategy.dataloader``
+    themselves. A loader that is not one of Avalanche's reads its samples as it did, and so does
+    every loader whose tensors would not fit; ``left`` counts these, and a warning says so once.
 
     :param iterations: how many batches an epoch has, passes over the data being shuffled anew;
         None for one pass.
@@ -42,7 +41,6 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
     """
 
     def __init__(self, iterations: int | None = None, limit: int = IN_MEMORY) -> None:
-        super().__init__()
         self._iterations = iterations
         self._limit = limit
         self._evaluated: dict[tuple[str, int], _Slices] = {}
