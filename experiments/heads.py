@@ -135,7 +135,12 @@ class MultiHeadNetwork(MultiTaskModule):
         :param task_labels: shape ``(batch,)``, or None for every head.
         :return: shape ``(batch, outputs)``, or a dictionary of that by task label.
         """
-        return self.head(self.trunk(inputs), _task_of_all(task_labels))
+        features = self.trunk(inputs)
+        tasks = set() if task_labels is None else set(task_labels.tolist())
+        if len(tasks) != 1:
+            return self.head(features, task_labels)
+        # A batch of one task need not be taken apart, and each head has exactly its own classes.
+        return self.head.classifiers[str(tasks.pop())](features)
 
     def forward_all_tasks(self, inputs: torch.Tensor) -> Logits:
         """Compute the logits of every head seen in training.
@@ -144,17 +149,6 @@ class MultiHeadNetwork(MultiTaskModule):
         :return: logits by task label, each of shape ``(batch, outputs)``.
         """
         return self(inputs, None)
-
-
-def _task_of_all(task_labels: torch.Tensor | None) -> torch.Tensor | int | None:
-    """Give the task's number instead of labels that are all the same.
-
-    Avalanche's heads go a shorter way then: the batch is not taken apart and put together again.
-    """
-    if task_labels is None:
-        return None
-    least, most = (int(end) for end in task_labels.aminmax())
-    return least if least == most else task_labels
 
 
 def _masked(logits: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
