@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments import arguments
 from experiments.bench import PARTS, Asked
 from experiments.errors import ExperimentError
-from experiments.parser import make_parser
+from experiments.parser import OFFLINE, make_parser
 from experiments.records import LOGGERS, Choice, Place
 from experiments.strategies import STRATEGIES, with_strength
 from experiments.streams import SCENARIOS, STREAMS, require_data
@@ -102,12 +102,14 @@ def _bench(options: argparse.Namespace) -> int:
 
     quiet_profiler()
     (stream,) = arguments.names("stream", [options.stream], list(STREAMS))
+    (scenario,) = arguments.names("scenario", [options.scenario], OFFLINE)
     asked = Asked(
         parts=arguments.names("part", options.parts, list(PARTS)),
         rounds=arguments.whole("number of rounds", options.rounds, least=1),
         threads=arguments.whole("number of threads", options.threads, least=1),
         device=arguments.device(options.device),
         stream=stream,
+        scenario=scenario,
         data_root=options.data_root,
     )
     if "trial" in asked.parts:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -15,30 +16,28 @@ from avalanche.benchmarks import DatasetExperience
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training.supervised import Naive
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from experiments.loading import InMemoryLoader
 from experiments.untyped import AvalancheStrategy, Dataset
 
 
 class IterationTimer:
-    """Times training iterations from before the first plugin to after the last one.
+    """Times training iterations, from the batch that the loader gives to the next one asked for.
 
     :param device: where the work happens; a GPU is waited for at both ends.
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._waits = device.type == "cuda"
         self._device = device
-        self._started = 0.0
         self._durations: list[float] = []
 
     def attach(self, strategy: AvalancheStrategy) -> None:
-        """Put a plugin at either end of the strategy's plugins.
+        """Put a plugin behind the strategy's plugins: those before it may choose the loader.
 
         :param strategy: the strategy to time, changed in place.
         """
-        strategy.plugins.insert(0, _First(self))
-        strategy.plugins.append(_Last(self))
+        strategy.plugins.append(_Timing(self))
 
     def median(self) -> float:
         """Summarise the iterations timed so far.
@@ -47,45 +46,56 @@ class IterationTimer:
         """
         return statistics.median(self._durations)
 
-    def start(self) -> None:
-        """Note the time at the start of an iteration."""
-        self._started = self._now()
+    def each(self, batches: Iterable[object]) -> Iterator[object]:
+        """Hand batches on, and note how long each is worked on.
 
-    def stop(self) -> None:
-        """Note the time at the end of an iteration."""
-        self._durations.append(self._now() - self._started)
+        :param batches: one pass of a loader.
+        :return: the same batches.
+        """
+        for batch in batches:
+            started = self._now()
+            yield batch
+            self._durations.append(self._now() - started)
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
+        if self._waits:
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
 
-class _First:
+class _Timing:
     def __init__(self, timer: IterationTimer) -> None:
         self.timer = timer
 
-    def before_training_iteration(self, _strategy: AvalancheStrategy, **_kwargs: object) -> None:
-        """Start the clock."""
-        self.timer.start()
+    def before_training_exp(self, strategy: AvalancheStrategy, **_kwargs: object) -> None:
+        """Time what is done between the batches of the loader."""
+        strategy.dataloader = _Timed(self.timer, strategy.dataloader)
 
 
-class _Last:
-    def __init__(self, timer: IterationTimer) -> None:
-        self.timer = timer
+class _Timed:
+    def __init__(self, timer: IterationTimer, batches: Iterable[object]) -> None:
+        self._timer = timer
+        self._batches = batches
 
-    def after_training_iteration(self, _strategy: AvalancheStrategy, **_kwargs: object) -> None:
-        """Stop the clock."""
-        self.timer.stop()
+    def __iter__(self) -> Iterator[object]:
+        return self._timer.each(self._batches)
 
 
 class PassCounter:
-    """Counts the samples sent forward through any network of one class, copies included."""
+    """Counts the samples sent forward through a network and the copies made of it.
 
-    def __init__(self, model_class: type[nn.Module]) -> None:
-        self._model_class = model_class
+    :param model: the network; it gets a hook.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         self._forwarded = 0
         self._extra: list[float] = []
+
+        # Not a method: that would be copied along with the network, and the counter with it.
+        def count(_module: nn.Module, inputs: tuple[Any, ...], _output: object) -> None:
+            self._forwarded += len(inputs[0])
+
+        model.register_forward_hook(count)
 
     @contextmanager
     def training(self, samples: int, epochs: float) -> Iterator[None]:
@@ -95,11 +105,7 @@ class PassCounter:
         :param epochs: the number of passes that training itself makes.
         """
         self._forwarded = 0
-        handle = register_module_forward_hook(self._count)
-        try:
-            yield
-        finally:
-            handle.remove()
+        yield
         self._extra.append(self._forwarded / samples - epochs)
 
     def extra_passes(self) -> float:
@@ -108,10 +114,6 @@ class PassCounter:
         :return: extra passes, mean over the experiences.
         """
         return statistics.fmean(self._extra)
-
-    def _count(self, module: nn.Module, inputs: tuple[Any, ...], _output: object) -> None:
-        if isinstance(module, self._model_class):
-            self._forwarded += len(inputs[0])
 
 
 def extra_bytes(strategy: AvalancheStrategy) -> int:
@@ -123,6 +125,21 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
     :param strategy: a strategy after training.
     :return: bytes.
     """
+    base_plugins, base_attributes = _of_naive()
+    own = {name: value for name, value in vars(strategy).items() if name not in base_attributes}
+    # The loader holds the samples that are trained and evaluated on, which is nobody's method.
+    ours = (_Timing, InMemoryLoader)
+    methods = [p for p in strategy.plugins if not isinstance(p, (*base_plugins, *ours))]
+    shared = ("model", "optimizer", "evaluator", "clock")
+    scale = _Scale(ignored=[strategy, *(getattr(strategy, name) for name in shared)])
+    scale.ignore_tensors(strategy.model.parameters())
+    scale.ignore_tensors(strategy.model.buffers())
+    return scale.weigh(methods) + scale.weigh(own)
+
+
+@cache
+def _of_naive() -> tuple[tuple[type, ...], frozenset[str]]:
+    """Tell what every strategy has: the kinds of its plugins, and the names of its attributes."""
     weight = nn.Linear(1, 1)
     plain = Naive(
         model=weight,
@@ -130,16 +147,7 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
         criterion=nn.CrossEntropyLoss(),
         evaluator=None,
     )
-    base_plugins = tuple(type(plugin) for plugin in plain.plugins)
-    own = {name: value for name, value in vars(strategy).items() if name not in vars(plain)}
-    # The loader holds the samples that are trained and evaluated on, which is nobody's method.
-    ours = (_First, _Last, InMemoryLoader)
-    methods = [p for p in strategy.plugins if not isinstance(p, (*base_plugins, *ours))]
-    shared = ("model", "optimizer", "evaluator", "clock")
-    scale = _Scale(ignored=[strategy, *(getattr(strategy, name) for name in shared)])
-    scale.ignore_tensors(strategy.model.parameters())
-    scale.ignore_tensors(strategy.model.buffers())
-    return scale.weigh(methods) + scale.weigh(own)
+    return tuple(type(plugin) for plugin in plain.plugins), frozenset(vars(plain))
 
 
 def bytes_beside(thing: object, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

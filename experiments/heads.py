@@ -135,7 +135,12 @@ class MultiHeadNetwork(MultiTaskModule):
         :param task_labels: shape ``(batch,)``, or None for every head.
         :return: shape ``(batch, outputs)``, or a dictionary of that by task label.
         """
-        return self.head(self.trunk(inputs), task_labels)
+        features = self.trunk(inputs)
+        tasks = set() if task_labels is None else set(task_labels.tolist())
+        if len(tasks) != 1:
+            return self.head(features, task_labels)
+        # A batch of one task need not be taken apart, and each head has exactly its own classes.
+        return self.head.classifiers[str(tasks.pop())](features)
 
     def forward_all_tasks(self, inputs: torch.Tensor) -> Logits:
         """Compute the logits of every head seen in training.

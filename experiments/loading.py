@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
-from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
-from avalanche.training.plugins import SupervisedPlugin
-from torch.utils.data import DataLoader
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, MultiDatasetSampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from experiments.errors import BadValueError
 from experiments.streams.held import held_by
@@ -22,19 +21,19 @@ _AT_ONCE = 4096
 _log = logging.getLogger(__name__)
 
 
-class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
+class InMemoryLoader:
     """Lets a strategy take its batches from tensors, cut by index, not sample by sample.
 
     The samples and their order are those that Avalanche's loader would give for the same seed,
-    and so is the state of torch's random generator afterwards: Avalanche's own loader draws the
-    indices, over ranges of numbers in place of data sets. That holds for replay and
-    task-balanced loaders too. Samples that a stream holds as tensors are taken as they are; others
-    are read once, when the experience begins, so that a transformation at random happens once.
+    and so is the state of torch's random generator afterwards: the same samplers of torch and of
+    Avalanche draw the indices. That holds for replay and task-balanced loaders too. Samples that a
+    stream holds as tensors are taken as they are; others are read once, when the experience begins,
+    so that a transformation at random happens once.
 
-    Has to stand last in the list of plugins: those that set ``strategy.dataloader`` themselves
-    come before it. A loader that is not one of Avalanche's reads its samples as it did, and so
-    does every loader whose tensors would not fit; ``left`` counts these, and a warning says so
-    once.
+    A plugin of two hooks, without the empty ones that Avalanche's plugins inherit and that would be
+    called at every iteration. It has to stand behind those that set ``strategy.dataloader``
+    themselves. A loader that is not one of Avalanche's reads its samples as it did, and so does
+    every loader whose tensors would not fit; ``left`` counts these, and a warning says so once.
 
     :param iterations: how many batches an epoch has, passes over the data being shuffled anew;
         None for one pass.
@@ -42,10 +41,9 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
     """
 
     def __init__(self, iterations: int | None = None, limit: int = IN_MEMORY) -> None:
-        super().__init__()
         self._iterations = iterations
         self._limit = limit
-        self._evaluated: dict[tuple[str, int], list[torch.Tensor]] = {}
+        self._evaluated: dict[tuple[str, int], _Slices] = {}
         self.left = 0
 
     def before_training_exp(self, strategy: AvalancheStrategy, **_kwargs: object) -> None:
@@ -60,12 +58,12 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
         """Replace the evaluation loader; what was evaluated before is still in memory."""
         loader, experience = strategy.dataloader, strategy.experience
         key = (experience.origin_stream.name, experience.current_experience)
-        held = sum(inputs.nbytes for inputs, *_ in self._evaluated.values())
         if key not in self._evaluated:
-            if not self._takes(loader, held):
+            if not self._takes(loader, held=sum(each.nbytes for each in self._evaluated.values())):
                 return
-            self._evaluated[key] = _tensors(strategy.adapted_dataset, strategy.device)
-        strategy.dataloader = _Batches(loader, self._evaluated[key])
+            tensors = _tensors(strategy.adapted_dataset, strategy.device)
+            self._evaluated[key] = _Slices(tensors, strategy.eval_mb_size)
+        strategy.dataloader = self._evaluated[key]
 
     def _takes(self, loader: object, held: int) -> bool:
         if not isinstance(loader, MultiDatasetDataLoader):
@@ -86,21 +84,69 @@ class InMemoryLoader(SupervisedPlugin, supports_distributed=False):  # type: ign
         self.left += 1
 
 
+class _Slices:
+    """Batches in the order of the samples, as evaluation takes them: nothing is copied."""
+
+    def __init__(self, tensors: list[torch.Tensor], size: int) -> None:
+        self.nbytes = tensors[0].nbytes
+        self._batches = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        _draw_for_workers()
+        return map(list, self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
 class _Batches:
-    """An Avalanche loader over ranges of numbers, whose batches of numbers index tensors."""
+    """The batches of an Avalanche loader, cut by index from the tensors of its data sets."""
 
     def __init__(self, loader: MultiDatasetDataLoader, tensors: list[torch.Tensor]) -> None:
         self._tensors = tensors
-        self._indices: Any = copy(loader)
-        self._indices.datasets = _ranges([len(dataset) for dataset in loader.datasets])
-        self._indices.loader_kwargs = {**loader.loader_kwargs, "collate_fn": torch.tensor}
+        self._length = len(loader)
+        self._sampler = _sampler(loader)
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        for chosen in self._indices:
-            yield [tensor[chosen] for tensor in self._tensors]
+        _draw_for_workers()
+        for chosen in _choices(self._sampler):
+            yield [tensor.index_select(0, chosen) for tensor in self._tensors]
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return self._length
+
+
+def _sampler(loader: MultiDatasetDataLoader) -> Sampler[list[int]]:
+    # Avalanche's loader is not asked itself: at the start of each pass it walks over all samples,
+    # to see whether another library could load them.
+    ranges: list[Any] = [range(len(dataset)) for dataset in loader.datasets]
+    samplers: list[Any] = [
+        DataLoader(numbers, batch_size=size, **loader.loader_kwargs).batch_sampler
+        for numbers, size in zip(ranges, loader.batch_sizes, strict=True)
+    ]
+    if len(samplers) == 1:
+        return samplers[0]
+    return MultiDatasetSampler(
+        ranges,
+        samplers,
+        termination_dataset_idx=loader.termination_dataset,
+        oversample_small_datasets=loader.oversample_small_datasets,
+        never_ending=loader.never_ending,
+    )
+
+
+def _draw_for_workers() -> None:
+    # As a loader of torch does before it asks for the first batch, workers or not.
+    torch.empty((), dtype=torch.int64).random_()
+
+
+def _choices(sampler: Sampler[list[int]]) -> Iterable[torch.Tensor]:
+    if not isinstance(sampler, BatchSampler):
+        return map(torch.tensor, sampler)
+    # The whole pass at once: to make a tensor for each batch takes longer than to cut its rows.
+    one_by_one: Any = sampler.sampler
+    order = np.fromiter(one_by_one, dtype=np.int64, count=len(one_by_one))
+    return torch.from_numpy(order).split(sampler.batch_size)[: len(sampler)]
 
 
 class _Cycle:
@@ -127,11 +173,6 @@ class _Cycle:
 
     def __len__(self) -> int:
         return self._iterations
-
-
-def _ranges(lengths: list[int]) -> list[range]:
-    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
-    return [range(end - length, end) for length, end in zip(lengths, ends, strict=True)]
 
 
 def _tensors(dataset: Dataset, device: torch.device) -> list[torch.Tensor]:

@@ -17,7 +17,8 @@ from experiments.sweep import ENGINES
 COMPARISON_SEEDS = ("0", "1", "2", "3", "4")
 SEARCH_SEEDS = ("100", "101", "102")
 SEARCH_TRIALS = "10"
-_SCENARIOS = ("task", "domain", "class")
+OFFLINE = ("task", "domain", "class")
+"""The scenarios that go over the data of an experience again and again."""
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -134,6 +135,12 @@ def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="NAME",
         help=f"what trial trains on: one of {', '.join(STREAMS)} (default: digits)",
     )
+    parser.add_argument(
+        "--scenario",
+        default="domain",
+        metavar="NAME",
+        help=f"in which scenario: {', '.join(OFFLINE)} (default: domain)",
+    )
     _add_threads(parser, "2")
     _add_data_root(parser)
     parser.add_argument(
@@ -162,7 +169,7 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def _add_choice(parser: argparse.ArgumentParser, seeds: Sequence[str]) -> None:
     _add_names(parser, "--streams", "streams", list(STREAMS), ("digits",))
-    _add_names(parser, "--scenarios", "scenarios", list(SCENARIOS), _SCENARIOS)
+    _add_names(parser, "--scenarios", "scenarios", list(SCENARIOS), OFFLINE)
     parser.add_argument(
         "--seeds",
         nargs="*",

@@ -22,8 +22,10 @@ from torch import nn
 
 from experiments.checks import require_runnable
 from experiments.cost import IterationTimer, PassCounter, extra_bytes
+from experiments.evaluator import AccuracyEvaluator
 from experiments.loading import InMemoryLoader
 from experiments.models import make_model
+from experiments.phases import Phases
 from experiments.records import Description, Place, Result, Training
 from experiments.strategies import STRATEGIES, Settings
 from experiments.streams import input_shape, make_benchmark
@@ -38,14 +40,17 @@ from experiments.untyped import (
 )
 
 _LOGGERS = {"tensorboard": TensorboardLogger, "csv": CSVLogger}
-_EVALUATION_BATCH = 1024
+EVALUATION_BATCH = 1024
+TRAINING, EVALUATION = "training", "evaluation"
 
 
-def run_trial(description: Description, place: Place) -> Result:
+def run_trial(description: Description, place: Place, phases: Phases | None = None) -> Result:
     """Train one strategy on one stream and measure it.
 
     :param description: what to train, on what, and how.
     :param place: where data are read and logs written.
+    :param phases: what the seconds of ``TRAINING`` and ``EVALUATION`` are added to, for whoever
+        wants to know them apart.
     :return: accuracies and costs.
     :raises BadValueError: if parts of the description do not go together.
     """
@@ -59,12 +64,14 @@ def run_trial(description: Description, place: Place) -> Result:
     )
     loggers = _make_loggers(description, place)
     # The same seed gives every strategy the same initial weights ...
-    _seed(description.seed, 0)
+    seed_generators(description.seed, 0)
     strategy = _make_strategy(description, benchmark.train_stream, loggers)
     timer = IterationTimer(strategy.device)
     timer.attach(strategy)
-    counter = PassCounter(type(strategy.model))
-    rows, metrics = _train_and_evaluate(description, strategy, benchmark, counter)
+    counter = PassCounter(strategy.model)
+    rows, metrics = _train_and_evaluate(
+        description, strategy, benchmark, counter, phases or Phases()
+    )
     _close(loggers)
     return Result(
         accuracy=tuple(rows),
@@ -83,6 +90,7 @@ def _train_and_evaluate(
     strategy: AvalancheStrategy,
     benchmark: Benchmark,
     counter: PassCounter,
+    phases: Phases,
 ) -> tuple[list[tuple[float, ...]], Mapping[str, Any]]:
     training = description.training
     rows: list[tuple[float, ...]] = []
@@ -90,12 +98,13 @@ def _train_and_evaluate(
     lessons = _lessons(description, benchmark.train_stream)
     for number, lesson in enumerate(lessons, start=1):
         # ... and the same batches, whatever else it draws between experiences.
-        _seed(description.seed, number)
+        seed_generators(description.seed, number)
         samples = sum(len(part.dataset) for part in lesson)
         _forget(strategy.optimizer, training.reset)
-        with counter.training(samples, _passes(training, samples)):
+        with phases.timed(TRAINING), counter.training(samples, _passes(training, samples)):
             strategy.train(lesson, eval_streams=[], drop_last=training.drop_last)
-        metrics = strategy.eval(benchmark.streams[description.data.evaluation])
+        with phases.timed(EVALUATION):
+            metrics = strategy.eval(benchmark.streams[description.data.evaluation])
         rows.append(_accuracies(metrics))
     return rows, metrics
 
@@ -139,7 +148,12 @@ def _importance(strategy: AvalancheStrategy) -> dict[str, float]:
     }
 
 
-def _seed(seed: int, number: int) -> None:
+def seed_generators(seed: int, number: int) -> None:
+    """Seed every random generator for one part of a trial.
+
+    :param seed: the trial's seed.
+    :param number: the part: 0 for the initial weights, then the experiences from 1.
+    """
     RNGManager.set_random_seeds(_state(seed, number))
 
 
@@ -160,7 +174,7 @@ def _make_strategy(
         "criterion": nn.CrossEntropyLoss(),
         "train_mb_size": training.batch_size,
         "train_epochs": training.epochs or 1,
-        "eval_mb_size": _EVALUATION_BATCH,
+        "eval_mb_size": EVALUATION_BATCH,
         "device": description.device,
         "plugins": [],
         "evaluator": _make_evaluator(description.strategy, loggers),
@@ -177,15 +191,15 @@ def _make_strategy(
 
 
 def _make_evaluator(strategy: str, loggers: list[Logger]) -> Evaluator:
-    logged = bool(loggers)
+    if not loggers:
+        return AccuracyEvaluator()
     metrics = [
-        accuracy_metrics(epoch=logged, experience=True, stream=True),
-        forgetting_metrics(experience=logged, stream=True),
+        accuracy_metrics(epoch=True, experience=True, stream=True),
+        forgetting_metrics(experience=True, stream=True),
         bwt_metrics(stream=True),
+        loss_metrics(epoch=True, experience=True),
     ]
-    if logged:
-        metrics.append(loss_metrics(epoch=True, experience=True))
-    if logged and strategy == "si":
+    if strategy == "si":
         from si_avalanche import si_metrics
 
         metrics.append(si_metrics())

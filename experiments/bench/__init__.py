@@ -16,7 +16,7 @@ PARTS = {
     "parameters": "a step as parameters grow",
     "tensors": "a step as the same parameters lie in more tensors",
     "tasks": "a step and a consolidation as tasks grow",
-    "trial": "an epoch of a stream through Avalanche, from memory, and in a bare loop",
+    "trial": "an epoch of a stream, and whole trials with evaluation, against a bare loop",
 }
 """What can be measured, in the order in which it is."""
 
@@ -30,6 +30,7 @@ class Asked:
     :param threads: PyTorch's threads.
     :param device: where training happens.
     :param stream: what the part ``trial`` trains on.
+    :param scenario: in which scenario.
     :param data_root: the folder that holds local data sets.
     """
 
@@ -38,4 +39,5 @@ class Asked:
     threads: int
     device: str
     stream: str
+    scenario: str
     data_root: Path

@@ -60,7 +60,9 @@ def bench(asked: Asked, folder: Path) -> int:
         files = [folder / CSV, write_markdown(rows, folder), *draw_all(rows, folder)]
         print_files(files, folder, console)
     if "trial" in asked.parts:
-        return trial.bench(asked.stream, asked.data_root, asked.rounds, asked.threads)
+        return trial.bench(
+            asked.stream, asked.scenario, asked.data_root, asked.rounds, asked.threads
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How fast a trial's training is: Avalanche's loader, the one in memory, and a bare loop."""
+"""How fast a trial is: through Avalanche, with batches from memory, and in a bare loop."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from experiments.bench.whole import tell_trials, time_trials
 from experiments.loading import InMemoryLoader
 from experiments.models import make_model
 from experiments.records import Data, Network
-from experiments.streams import STREAMS, input_shape, make_benchmark
+from experiments.streams import SCENARIOS, STREAMS, input_shape, make_benchmark
 from experiments.untyped import Experience
 
 _BARE = "bare PyTorch loop"
 
 
-def bench(stream: str, data_root: Path, rounds: int, threads: int) -> int:
-    """Time one epoch of the first experience in three ways, in turn, and print the table.
+def bench(stream: str, scenario: str, data_root: Path, rounds: int, threads: int) -> int:
+    """Time one epoch of the first experience, then whole trials, and print two tables.
 
-    All three do the same arithmetic in the same batches: Naive through Avalanche's own loader,
-    Naive with batches cut from memory, and a loop without Avalanche over tensors.
+    An epoch is timed in three ways that do the same arithmetic in the same batches: Naive through
+    Avalanche's own loader, Naive with batches cut from memory, and a loop without Avalanche over
+    tensors. Whole trials are those of ``compare``, evaluation included, against such a loop.
 
     :param stream: a name in ``STREAMS``.
+    :param scenario: that of the whole trials: ``"task"``, ``"domain"`` or ``"class"``.
     :param data_root: the folder that holds local data sets.
     :param rounds: how often each is timed.
     :param threads: PyTorch's threads.
@@ -52,7 +55,10 @@ def bench(stream: str, data_root: Path, rounds: int, threads: int) -> int:
             run()
             seconds[name].append(time.perf_counter() - started)
     iterations = -(-len(first.dataset) // STREAMS[stream].batch_size)
-    _tell(seconds, iterations, f"{STREAMS[stream].title}, {threads} threads, {rounds} rounds")
+    title = f"{STREAMS[stream].title}, {threads} threads, {rounds} rounds"
+    _tell(seconds, iterations, title)
+    spent = time_trials(stream, scenario, data_root, rounds)
+    tell_trials(spent, f"{title}, {SCENARIOS[scenario]}")
     return 0
 
 

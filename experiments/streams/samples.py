@@ -193,9 +193,22 @@ def _dataset(inputs: torch.Tensor | Dataset, labels: torch.Tensor, task: int) ->
     # Tensors are data sets to torch, but not to its annotations.
     pairs = StackDataset(inputs, labels)  # type: ignore[arg-type]
     attributes = [
-        DataAttribute(labels.tolist(), "targets"),
+        _Targets(labels),
         TaskLabels(ConstantSequence(task, len(labels))),
     ]
     if isinstance(inputs, torch.Tensor):
         attributes.append(Held.whole((inputs, labels, torch.full_like(labels, task))))
     return TaskAwareSupervisedClassificationDataset([pairs], data_attributes=attributes)
+
+
+class _Targets(DataAttribute):
+    """Labels, whose values are found at once: Avalanche asks for every label by itself."""
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        super().__init__(labels.tolist(), "targets")
+        self._values = set(labels.unique().tolist())
+
+    @property
+    def uniques(self) -> set[int]:
+        """The classes that there are samples of."""
+        return self._values

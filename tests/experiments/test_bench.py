@@ -123,7 +123,7 @@ def test_a_part_can_be_measured_alone(part: str, tmp_path: Path) -> None:
 
 
 def test_what_scatters_most_is_timed_in_more_rounds() -> None:
-    asked = Asked(("parameters",), 2, 1, "cpu", "digits", Path())
+    asked = Asked(("parameters",), 2, 1, "cpu", "digits", "domain", Path())
     wanted = jobs(asked, Extent((), parameters=(10**4, 10**8)))
     rounds = [job.run.args[-1].rounds for job in wanted if isinstance(job.run, partial)]
     assert rounds == [2, 6]

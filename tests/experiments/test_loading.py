@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.benchmarks.utils import data_loader
 from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
 from avalanche.training.plugins import ReplayPlugin, SupervisedPlugin
 from avalanche.training.supervised import Cumulative, Naive
@@ -124,7 +125,7 @@ def test_batches_really_come_from_memory() -> None:
 
     kinds: set[str] = set()
     run(Naive, [InMemoryLoader(), Spy()])
-    assert kinds == {"_Batches"}
+    assert kinds == {"_Batches", "_Slices"}
 
 
 class Foreign(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
@@ -196,14 +197,20 @@ def test_iterations_are_an_error_where_no_batch_is_full() -> None:
 
 
 def test_a_replay_loader_is_replaced_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[int] = []
-    iterate = ReplayDataLoader.__iter__
+    def refuse(_self: ReplayDataLoader) -> Iterator[Any]:
+        raise AssertionError("the replay loader was asked for batches")
 
-    def spy(self: ReplayDataLoader) -> Iterator[Any]:
-        used.extend(isinstance(dataset, range) for dataset in self.datasets)
-        return iterate(self)
-
-    monkeypatch.setattr(ReplayDataLoader, "__iter__", spy)
+    monkeypatch.setattr(ReplayDataLoader, "__iter__", refuse)
+    with pytest.raises(AssertionError, match="asked for batches"):
+        run(Naive, [ReplayPlugin(mem_size=9)])
     run(Naive, [ReplayPlugin(mem_size=9), InMemoryLoader()])
-    assert used
-    assert all(used)
+
+
+def test_no_pass_looks_at_every_sample_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the samples were walked over")
+
+    monkeypatch.setattr(data_loader, "has_ffcv_support", refuse)
+    with pytest.raises(AssertionError, match="walked over"):
+        run(Naive, [])
+    run(Naive, [InMemoryLoader()])
