@@ -93,7 +93,11 @@ def scales_of_gradients(strategy: SupervisedTemplate) -> tuple[float | None, flo
     :raises ConfigurationError: if there are several enabled ones.
     """
     owners = (strategy, *strategy.plugins)
-    places = (names for owner in owners for names in (vars(owner), vars(type(owner))))
+    places = [names for owner in owners for names in (vars(owner), vars(type(owner)))]
+    # Asked in every iteration, of hundreds of attributes: by their types alone at first.
+    kinds = _with_subclasses(GradScaler)
+    if all(kinds.isdisjoint(map(type, names.values())) for names in places):
+        return None, None
     held = (value for names in places for value in names.values())
     scalers = {id(v): v for v in held if isinstance(v, GradScaler) and v.is_enabled()}
     if len(scalers) > 1:
@@ -108,3 +112,7 @@ def scales_of_gradients(strategy: SupervisedTemplate) -> tuple[float | None, flo
     # There is no public way to ask whether gradients have been unscaled.
     stage = used[0]._per_optimizer_states.get(id(strategy.optimizer), {}).get("stage")
     return (1.0 if stage is OptState.UNSCALED else scale), scale
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
