@@ -174,6 +174,27 @@ def test_the_speed_told_is_that_of_the_committed_run() -> None:
     assert told == (bench_table(read_bench(measured)).strip() if measured.exists() else "")
 
 
+def test_the_readme_tells_the_same_speed() -> None:
+    steps = [row for row in read_bench(ROOT / "docs" / "speed" / "bench.csv") if row.part == "step"]
+    table = README.split("| a step, without SI = 1 |")[1].split("\n\n")[0]
+    for label, method in (
+        ("si-avalanche", "si-avalanche"),
+        ("nothing but the least traffic of memory", "least traffic, copied"),
+    ):
+        medians = [f"{row.ratio_median:.2f}" for row in steps if row.method == method]
+        assert f"| {label} | {' | '.join(medians)} |" in table
+    peers = ("three-call class", "van de Ven's way", "mammoth's way", "Avalanche's way")
+    spans = []
+    for workload in dict.fromkeys(row.workload for row in steps):
+        found = [
+            row.ratio_median or 0.0
+            for row in steps
+            if row.method in peers and row.workload == workload
+        ]
+        spans.append(f"{min(found):.2f} to {max(found):.2f}")
+    assert " | ".join(spans) in table
+
+
 def test_the_bench_trains_the_networks_that_the_speed_page_names() -> None:
     named = re.findall(r"^\| ((?:MLP|ResNet)[^|]*) \|[^|]*\| (\d+) \|$", SPEED, flags=re.MULTILINE)
     assert [f"{name}, batch {batch}" for name, batch in named] == [each.name for each in ON_CPU]
