@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,19 +9,14 @@ from torch import Tensor
 from si_avalanche import formulas
 from si_avalanche.backward import LossWatch, at_end_of_backward
 from si_avalanche.errors import CallOrderError
+from si_avalanche.important import Important, Names, without
 from si_avalanche.kernels import Kernels
 from si_avalanche.live import LiveParameters
 from si_avalanche.marks import Marks, joined, mark, same_marks, share_tensors
 from si_avalanche.open_step import OpenStep, carried_over, refuse_second_penalty
 from si_avalanche.settings import Settings
-from si_avalanche.state import State, pick
+from si_avalanche.state import State
 from si_avalanche.task_gradient import TaskGradient
-
-Split: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
-"""Names of parameters, those of one kind and the others."""
-
-_MOST_SPLITS = 64
-"""Sets of names that are remembered: heads come and go."""
 
 
 class StepRecorder:
@@ -44,9 +38,7 @@ class StepRecorder:
         self._loss = LossWatch()
         self._follows_optimizer = False
         self._is_void = False
-        self._importance_marks: Marks = mark([])
-        self._important: frozenset[str] = frozenset()
-        self._split: dict[tuple[str, ...], Split] = {}
+        self._important = Important(live, state)
 
     @property
     def sees_every_step(self) -> bool:
@@ -57,25 +49,12 @@ class StepRecorder:
         """Look again, in the first step to come, whether something changes gradients."""
         self._task_gradient.probe()
 
-    def important_among(self, names: tuple[str, ...]) -> "Split":
+    def important_among(self, names: Names) -> tuple[Names, Names]:
         """Return those of the parameters that have an importance other than zero, and the others.
 
-        Importance is looked at, and the device waited for, only after it has been changed.
+        :param names: of any of the parameters.
         """
-        trainable = self._live.trainable_names
-        importance = pick(self._state.importance, trainable)
-        if not same_marks(self._importance_marks, importance):
-            pairs = zip(trainable, importance, strict=True)
-            self._important = frozenset(name for name, omega in pairs if omega.any())
-            self._importance_marks = mark(importance)
-            self._split.clear()
-        split = self._split.get(names)
-        if split is None:
-            if len(self._split) >= _MOST_SPLITS:
-                self._split.clear()
-            important = tuple(name for name in names if name in self._important)
-            split = self._split[names] = important, _without(names, important)
-        return split
+        return self._important.among(names)
 
     def watch(self, loss: Tensor, follows_optimizer: bool, keep: bool) -> None:
         """Take the gradients at the end of the backward pass of this loss.
@@ -89,7 +68,7 @@ class StepRecorder:
         self._follows_optimizer, self._is_void = follows_optimizer, False
         self._loss.watch(loss, lambda: self._follow_backward((), 0.0, in_graph=False))
 
-    def penalty_goes_backward(self, protected: tuple[str, ...], c: float, factor: Tensor) -> None:
+    def penalty_goes_backward(self, protected: Names, c: float, factor: Tensor) -> None:
         """Open a step from within the backward pass of the penalty.
 
         :param protected: the parameters that get the penalty's gradient.
@@ -99,9 +78,7 @@ class StepRecorder:
         self._follow_backward(protected, c * factor.detach(), in_graph=True)
 
     @torch.no_grad()
-    def _follow_backward(
-        self, protected: tuple[str, ...], strength: float | Tensor, in_graph: bool
-    ) -> None:
+    def _follow_backward(self, protected: Names, strength: float | Tensor, in_graph: bool) -> None:
         step = self._open
         goes_on = step is not None and self._goes_on(step)
         if goes_on or not in_graph:
@@ -114,7 +91,7 @@ class StepRecorder:
     @torch.no_grad()
     def _backward_ends(
         self,
-        protected: tuple[str, ...],
+        protected: Names,
         strength: float | Tensor,
         before: Marks,
         goes_on: bool,
@@ -139,7 +116,7 @@ class StepRecorder:
         self.refuse_unrecorded_step()
         self._extend(step, names, gradients)
         if in_graph:
-            step.protected += _without(protected, step.protected)
+            step.protected += without(protected, step.protected)
             step.strength = strength + step.strength
             step.has_penalty, step.in_graph, step.fresh = True, True, False
             step.kept.clear()
@@ -184,15 +161,15 @@ class StepRecorder:
         step.gradients = mark(gradients)
         self._open, self._idle = step, None
 
-    def _add_penalty(self, step: OpenStep, strength: float, names: tuple[str, ...]) -> None:
+    def _add_penalty(self, step: OpenStep, strength: float, names: Names) -> None:
         """Add the penalty's gradient where it is not yet, and copy all weights of the step."""
-        free = _without(step.names, step.protected)
+        free = without(step.names, step.protected)
         if names != step.names:
             free = tuple(name for name in free if name in names)
         pulled, others = self.important_among(free) if strength else ((), free)
         if pulled:
             self._kernels.of(pulled).begin(self._live.gradients(pulled), strength)
-        self._live.remember(others if free == step.names else _without(step.names, pulled))
+        self._live.remember(others if free == step.names else without(step.names, pulled))
         step.protected += pulled
         step.remembered = True
 
@@ -292,9 +269,7 @@ class StepRecorder:
         unchanged = same_marks(step.gradients, other._live.all_gradients())
         self._open = carried_over(step, other._live, self._live, unchanged)
 
-    def _begin(
-        self, names: tuple[str, ...], gradients: Sequence[Tensor], remember: bool
-    ) -> OpenStep:
+    def _begin(self, names: Names, gradients: Sequence[Tensor], remember: bool) -> OpenStep:
         self.refuse_unrecorded_step()
         if not self._state.steps:
             everything = self._live.names
@@ -304,9 +279,9 @@ class StepRecorder:
             self._live.remember(names)
         return OpenStep(names, mark(gradients), mark(self._live.parameters(names)), remember)
 
-    def _extend(self, step: OpenStep, names: tuple[str, ...], gradients: Sequence[Tensor]) -> None:
+    def _extend(self, step: OpenStep, names: Names, gradients: Sequence[Tensor]) -> None:
         """Take in parameters that got their first gradient in a later pass of the step."""
-        new = _without(names, step.names)
+        new = without(names, step.names)
         if step.remembered:
             self._live.remember(new)
         step.names += new
@@ -336,10 +311,3 @@ class StepRecorder:
             return False
         # Zeroed in place, they belong to a new step.
         return same_marks(step.gradients, gradients) or formulas.any_nonzero(gradients)
-
-
-def _without(names: tuple[str, ...], others: Sequence[str]) -> tuple[str, ...]:
-    if not others:
-        return names
-    unwanted = set(others)
-    return tuple(name for name in names if name not in unwanted)
