@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,24 @@ def test_storages_are_counted_once() -> None:
             evaluator=None,
         )
         assert extra_bytes(strategy) == 400
+
+
+def test_an_iteration_is_what_is_done_with_a_batch_and_not_the_making_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with quiet():
+        from experiments import cost
+    now = 0.0
+
+    def batches() -> Iterator[float]:
+        nonlocal now
+        for work in (1.0, 5.0, 2.0):
+            now += 100.0
+            yield work
+
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now)
+    timer = cost.IterationTimer(torch.device("cpu"))
+    for work in timer.each(batches()):
+        assert isinstance(work, float)
+        now += work
+    assert timer.median() == 2.0
