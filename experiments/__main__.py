@@ -2,7 +2,8 @@
 
 import sys
 
-from experiments.cli import main
-
 if __name__ == "__main__":
+    # Not above: every process that runs trials imports this file under another name.
+    from experiments.cli import main
+
     sys.exit(main())

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,24 @@ def test_what_lies_beside_network_and_optimiser_is_all_that_a_method_is_charged_
         "own": torch.zeros(7),
     }
     assert bytes_beside(held, model, optimizer) == 28
+
+
+def test_an_iteration_is_what_is_done_with_a_batch_and_not_the_making_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with quiet():
+        from experiments.cost import IterationTimer
+    now = 0.0
+
+    def batches() -> Iterator[float]:
+        nonlocal now
+        for work in (1.0, 5.0, 2.0):
+            now += 100.0
+            yield work
+
+    monkeypatch.setattr("experiments.cost.time.perf_counter", lambda: now)
+    timer = IterationTimer(torch.device("cpu"))
+    for work in timer.each(batches()):
+        assert isinstance(work, float)
+        now += work
+    assert timer.median() == 2.0

@@ -34,6 +34,24 @@ def test_a_multi_head_network_has_all_heads_and_has_seen_no_task() -> None:
         assert model(inputs, torch.full((3,), task)).shape == (3, 2)
 
 
+def test_a_batch_of_one_task_gets_the_logits_and_gradients_that_avalanches_heads_give() -> None:
+    model = make_model(Network(hidden=(8,), head="multi"), (64,), stream("task"))
+    inputs, tasks = torch.rand(5, 64), torch.full((5,), 3)
+    parameters = list(model.parameters())
+    trunk, head = model.get_submodule("trunk"), model.get_submodule("head")
+    found = []
+    for logits in (model(inputs, tasks), head(trunk(inputs), tasks)):
+        given = torch.autograd.grad(logits.square().sum(), parameters, allow_unused=True)
+        found.append([logits, *(each for each in given if each is not None)])
+    assert len(found[0]) == 1 + 4
+    for own, avalanches in zip(*found, strict=True):
+        assert torch.equal(own, avalanches)
+    mixed = torch.tensor([3, 0, 3, 3, 1])
+    rows = zip(inputs, mixed, strict=True)
+    alone = torch.cat([model(row[None], task[None]) for row, task in rows])
+    assert torch.allclose(model(inputs, mixed), alone)
+
+
 @pytest.mark.parametrize(("scenario", "outputs"), [("domain", 2), ("class", 10), ("online", 10)])
 def test_a_single_head_network_has_one_head_for_everything(scenario: str, outputs: int) -> None:
     model = make_model(Network(hidden=(8,)), (64,), stream(scenario))
