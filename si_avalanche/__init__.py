@@ -16,6 +16,7 @@ from si_avalanche.errors import (
     ParameterSelectionError,
     SIError,
     StateDictError,
+    UnknownOptionError,
 )
 from si_avalanche.synaptic_intelligence import SynapticIntelligence
 
@@ -39,6 +40,7 @@ __all__ = [
     "SIPlugin",
     "StateDictError",
     "SynapticIntelligence",
+    "UnknownOptionError",
     "resume_training",
     "save_training",
     "si_metrics",

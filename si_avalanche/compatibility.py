@@ -1,15 +1,13 @@
 """What Avalanche's strategies and streams bring, and what Synaptic Intelligence needs of them."""
 
+from typing import Any
+
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import BaseSGDPlugin
 from avalanche.training.templates import SupervisedMetaLearningTemplate, SupervisedTemplate
-from avalanche.training.utils import _at_task_boundary
 from torch.amp import GradScaler
-from torch.amp.grad_scaler import OptState
 
 from si_avalanche.errors import ConfigurationError
-
-_BEFORE_STEP = ("after_backward", "before_update")
 
 
 def check_has_task_gradients(strategy: SupervisedTemplate) -> None:
@@ -49,70 +47,65 @@ def check_boundaries_are_known(experience: object) -> None:
         )
 
 
-def is_end_of_task(experience: object) -> bool:
-    """Whether a task ends with this experience, which may be part of an online one.
+def origin_of(experience: Any) -> object | None:
+    """Return the experience that an online one is a part of; ``None`` for any other."""
+    return experience.origin_experience if isinstance(experience, OnlineCLExperience) else None
+
+
+def is_last_part(experience: Any, parts: int) -> bool | None:
+    """Whether a task ends with this experience.
+
+    Avalanche marks the last part of an online experience only if it is shorter than the others.
 
     :param experience: what the strategy has trained on.
+    :param parts: how many parts of its origin were trained on, this one included.
+    :return: ``None`` if it can't be told.
     """
-    return bool(_at_task_boundary(experience, before=False))
+    if not isinstance(experience, OnlineCLExperience) or experience.is_last_subexp:
+        return True
+    length = experience.sub_stream_length
+    return None if not length else parts >= length
 
 
-def may_change_gradients(strategy: SupervisedTemplate, but: object) -> bool:
-    """Whether something between the backward pass and the optimiser's step may change gradients.
-
-    Another plugin that acts there, perhaps in some steps only as GEM and AGEM do, which project
-    what would harm; or a strategy with a training loop, backward pass or optimiser step of its
-    own.
+def acts_in(strategy: SupervisedTemplate, hooks: tuple[str, ...], but: object) -> bool:
+    """Whether another plugin acts in one of the hooks.
 
     :param strategy: the strategy that calls the plugins.
+    :param hooks: their names.
     :param but: a plugin that does not count.
     """
     bystanders = (but, strategy.evaluator, strategy.clock)
     others = [p for p in strategy.plugins if not any(p is bystander for bystander in bystanders)]
-    acts = any(_acts_in(hook, other) for hook in _BEFORE_STEP for other in others)
-    return acts or any(
-        getattr(type(strategy), method) is not getattr(SupervisedTemplate, method)
-        for method in ("training_epoch", "backward", "optimizer_step")
+    return any(_acts(other, hook) for hook in hooks for other in others)
+
+
+def has_own(strategy: SupervisedTemplate, *methods: str) -> bool:
+    """Whether a strategy has a method of its own, in place of Avalanche's."""
+    return any(
+        method in vars(strategy)
+        or getattr(type(strategy), method) is not getattr(SupervisedTemplate, method)
+        for method in methods
     )
 
 
-def _acts_in(hook: str, plugin: object) -> bool:
+def _acts(plugin: object, hook: str) -> bool:
     call = getattr(plugin, hook, None)
     nothing = getattr(BaseSGDPlugin, hook)
     return call is not None and getattr(call, "__func__", call) is not nothing
 
 
-def scales_of_gradients(strategy: SupervisedTemplate) -> tuple[float | None, float | None]:
-    """Return the factors that a ``GradScaler`` of the strategy has put into gradients and loss.
-
-    It is found among the attributes of the strategy and of its plugins.
+def scaler_of(strategy: SupervisedTemplate) -> GradScaler | None:
+    """Return the ``GradScaler`` among the attributes of the strategy and of its plugins.
 
     :param strategy: the strategy that calls the plugin.
-    :return: the factor that the gradients have now, which is 1 once they have been unscaled, and
-        the one that the loss had; ``None`` without an enabled scaler that has scaled anything.
     :raises ConfigurationError: if there are several enabled ones.
     """
     owners = (strategy, *strategy.plugins)
-    places = [names for owner in owners for names in (vars(owner), vars(type(owner)))]
-    # Asked in every iteration, of hundreds of attributes: by their types alone at first.
-    kinds = _with_subclasses(GradScaler)
-    if all(kinds.isdisjoint(map(type, names.values())) for names in places):
-        return None, None
-    held = (value for names in places for value in names.values())
+    held = [v for owner in owners for place in (owner, type(owner)) for v in vars(place).values()]
     scalers = {id(v): v for v in held if isinstance(v, GradScaler) and v.is_enabled()}
     if len(scalers) > 1:
         raise ConfigurationError(
             f"The strategy and its plugins hold {len(scalers)} enabled GradScalers; SIPlugin can't "
             "tell which one scales strategy.loss. Keep one."
         )
-    used = [scaler for scaler in scalers.values() if scaler._scale is not None]
-    if not used:
-        return None, None
-    scale = used[0].get_scale()
-    # There is no public way to ask whether gradients have been unscaled.
-    stage = used[0]._per_optimizer_states.get(id(strategy.optimizer), {}).get("stage")
-    return (1.0 if stage is OptState.UNSCALED else scale), scale
-
-
-def _with_subclasses(kind: type) -> set[type]:
-    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
+    return next(iter(scalers.values()), None)

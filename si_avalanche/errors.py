@@ -9,6 +9,10 @@ class ConfigurationError(SIError, ValueError):
     """A setting is outside its allowed values."""
 
 
+class UnknownOptionError(ConfigurationError, TypeError):
+    """There is no option of this name."""
+
+
 class ParameterSelectionError(ConfigurationError):
     """The patterns and the model leave nothing to protect, or a pattern matches nothing."""
 

@@ -93,26 +93,32 @@ def penalty(weights: Tensors, anchor: Tensors, importance: Tensors, c: float) ->
     )
 
 
-def penalty_gradient(
+def add_penalty_gradient(
+    gradient: Tensors,
     weights: Tensors,
     anchor: Tensors,
     importance: Tensors,
     c: float | Tensor,
 ) -> list[Tensor]:
-    """Return the gradient of the surrogate loss in closed form.
+    """Return gradients with that of the surrogate loss added in closed form.
 
-    The derivative of eq. 4: ``2 * c * Omega_k * (theta_k - theta*_k)``.
+    The derivative of eq. 4: ``g_k + 2 * c * Omega_k * (theta_k - theta*_k)``.
 
+    :param gradient: g.
     :param weights: theta.
     :param anchor: theta*, the weights at the end of the last task.
     :param importance: Omega.
     :param c: the strength, a number or a 0-dimensional tensor.
-    :return: new tensors; no argument is changed.
+    :return: new tensors, no others are made on the way; no argument is changed.
     """
-    gradient = list(torch._foreach_sub(weights, anchor))
-    torch._foreach_mul_(gradient, importance)
-    torch._foreach_mul_(gradient, 2.0 * c)
-    return gradient
+    sums = []
+    for g, theta, star, omega in zip(gradient, weights, anchor, importance, strict=True):
+        pull = torch.sub(theta, star)
+        if isinstance(c, Tensor):
+            pull.mul_(c)
+        value = 2.0 if isinstance(c, Tensor) else 2.0 * c
+        sums.append(torch.addcmul(g, pull, omega, value=value, out=pull))
+    return sums
 
 
 def total(tensors: Tensors) -> Tensor:

@@ -48,7 +48,7 @@ class RunningStatistics:
         """
         if any(layer.training for layer in self._layers):
             raise CallOrderError(
-                'With normalisation="freeze", call begin_step() after model.train() and before the '
-                "forward pass of every step: running statistics have drifted in this one. In "
-                "Avalanche, list plugins that call model.train() before SIPlugin."
+                'With normalisation="freeze", call freeze_statistics() after every model.train(): '
+                "running statistics have drifted in the forward pass of this step. In Avalanche, "
+                "list plugins that call model.train() before SIPlugin."
             )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import accumulate
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -11,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from si_avalanche.errors import ParameterSelectionError
 from si_avalanche.normalisation import normalisation_layers
-from si_avalanche.settings import Normalisation
+from si_avalanche.settings import Options
 
 
 @dataclass(frozen=True)
@@ -27,56 +28,70 @@ class Selection:
     skipped: dict[str, str]
 
 
-def select_parameters(
-    model: nn.Module,
-    include: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
-    normalisation: Normalisation = "protect",
-) -> Selection:
+def select_parameters(model: nn.Module, options: Options) -> Selection:
     """Choose the parameters of a model that Synaptic Intelligence protects.
 
+    A parameter that is frozen is skipped for now; there may be none left, for a task in which
+    nothing that is protected is trained.
+
     :param model: any module; it is not changed.
-    :param include: patterns to keep, as in :class:`~si_avalanche.settings.Settings`; ``None``
-        keeps all.
-    :param exclude: patterns to leave out, applied after ``include``.
-    :param normalisation: ``"exclude"`` leaves out the parameters of normalisation layers.
+    :param options: its patterns are kept or left out, and its normalisation layers perhaps.
     :return: the protected parameters and the skipped ones with the reason.
-    :raises ParameterSelectionError: if nothing is left to protect, or a parameter is complex,
-        sharded over several processes, or has no shape yet.
+    :raises ParameterSelectionError: if nothing could be protected even with all layers thawed, or
+        a parameter is complex or has no shape yet.
     """
     left_out = set()
-    if normalisation == "exclude":
+    if options["normalisation"] == "exclude":
         layers = normalisation_layers(model)
         left_out = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
-    shards = {id(p) for m in model.modules() if _is_sharded(m) for p in m.parameters()}
     protected: dict[str, nn.Parameter] = {}
     skipped: dict[str, str] = {}
     for name, parameter in plain_named_parameters(model):
-        reason = _reason_to_skip(name, parameter, include, exclude)
+        reason = _reason_to_skip(name, options["include"], options["exclude"])
         if reason is None and id(parameter) in left_out:
             reason = "of a normalisation layer"
+        if reason is None and not parameter.requires_grad:
+            reason = FROZEN
         if reason is None:
-            _refuse_what_is_not_supported(name, parameter, id(parameter) in shards)
+            _refuse_what_is_not_supported(name, parameter)
             protected[name] = parameter
         else:
             skipped[name] = reason
-    if not protected:
+    if not protected and FROZEN not in skipped.values():
         raise ParameterSelectionError(_nothing_left(model, skipped))
     return Selection(protected, skipped)
+
+
+FROZEN = "frozen (requires_grad is False)"
+"""Why a parameter is skipped until it is thawed."""
 
 
 def plain_named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield names and parameters as if no wrapper stood around the model or a part of it.
 
     ``torch.compile`` puts ``_orig_mod`` into names, data-parallel wrappers put ``module`` before
-    them; state kept by name has to survive both.
+    them; state kept by name has to survive both. What FSDP2 has gathered for an evaluation is
+    given back first, because the optimiser steps the shards.
 
     :param model: any module, wrapped or not.
     """
-    while (inner := _unwrapped(model)) is not None:
-        model = inner
+    wrappers = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            wrappers.add(f"{prefix}module")
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            # By its mark: importing the class of compiled modules takes as long as importing torch.
+            wrappers.add(f"{prefix}_orig_mod")
+        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+            module.reshard()  # type: ignore[operator]
     for name, parameter in model.named_parameters():
-        yield ".".join(part for part in name.split(".") if part != "_orig_mod"), parameter
+        parts = name.split(".")
+        paths = accumulate(parts, "{}.{}".format)
+        yield (
+            ".".join(p for p, path in zip(parts, paths, strict=True) if path not in wrappers),
+            parameter,
+        )
 
 
 def check_patterns_match(model: nn.Module, patterns: Iterable[str]) -> None:
@@ -103,41 +118,16 @@ def check_patterns_match(model: nn.Module, patterns: Iterable[str]) -> None:
             )
 
 
-def _unwrapped(model: nn.Module) -> nn.Module | None:
-    if isinstance(model, DataParallel | DistributedDataParallel):
-        return model.module
-    # By its mark: importing the class of compiled modules takes as long as importing torch.
-    compiled = getattr(model, "_orig_mod", None)
-    return compiled if isinstance(compiled, nn.Module) else None
-
-
-def _reason_to_skip(
-    name: str, parameter: nn.Parameter, include: Sequence[str] | None, exclude: Sequence[str]
-) -> str | None:
+def _reason_to_skip(name: str, include: Sequence[str] | None, exclude: Sequence[str]) -> str | None:
     if include is not None and not any(_matches(name, pattern) for pattern in include):
         return "not included"
     for pattern in exclude:
         if _matches(name, pattern):
             return f"excluded by {pattern!r}"
-    if not parameter.requires_grad:
-        return "frozen (requires_grad is False)"
     return None
 
 
-def _is_sharded(module: nn.Module) -> bool:
-    """Whether a module gathers its parameters from several processes whenever it needs them."""
-    # By name: importing the classes takes half a second.
-    names = {kind.__name__ for kind in type(module).__mro__}
-    return not names.isdisjoint({"FSDPModule", "FullyShardedDataParallel"})
-
-
-def _refuse_what_is_not_supported(name: str, parameter: nn.Parameter, is_shard: bool) -> None:
-    if is_shard or (hasattr(parameter, "placements") and hasattr(parameter, "device_mesh")):
-        raise ParameterSelectionError(
-            f"The parameter {name!r} is sharded over several processes (FSDP, fully_shard), which "
-            "is not supported: importance would have to be sharded with it. Use "
-            "DistributedDataParallel, in which every process holds the whole state."
-        )
+def _refuse_what_is_not_supported(name: str, parameter: nn.Parameter) -> None:
     if isinstance(parameter, UninitializedParameter):
         raise ParameterSelectionError(
             f"The parameter {name!r} has no shape yet: its layer is lazy. Send one batch through "
@@ -160,6 +150,6 @@ def _nothing_left(model: nn.Module, skipped: dict[str, str]) -> str:
         return f"{kind} has no parameters, so there is nothing to protect. Pass a model that has."
     reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:5])
     return (
-        f"None of the {len(skipped)} parameters of {kind} can be protected ({reasons}). Unfreeze "
-        "one, or widen include / narrow exclude."
+        f"None of the {len(skipped)} parameters of {kind} can be protected ({reasons}). Widen "
+        "include or narrow exclude."
     )

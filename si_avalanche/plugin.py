@@ -1,73 +1,69 @@
 """Synaptic Intelligence as an Avalanche plugin: hooks translated into the life of a task."""
 
+import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Unpack
 
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn
+from torch.amp import GradScaler
 
 from si_avalanche.compatibility import (
+    acts_in,
     check_boundaries_are_known,
     check_has_task_gradients,
-    is_end_of_task,
-    may_change_gradients,
-    scales_of_gradients,
+    has_own,
+    is_last_part,
+    origin_of,
+    scaler_of,
 )
 from si_avalanche.errors import CallOrderError, ConfigurationError
 from si_avalanche.schedule import Strength, check_every, check_schedule, strength_of
 from si_avalanche.serialization import VERSION, check_count, check_entries, state_from_dict
 from si_avalanche.settings import (
-    Clamp,
-    FirstAnchor,
-    Gradient,
-    KernelChoice,
-    Normalisation,
-    Replaced,
-    Settings,
+    Options,
+    check_damping,
+    check_options,
+    check_switch,
+    shows_options,
 )
 from si_avalanche.synaptic_intelligence import SynapticIntelligence
 
+_log = logging.getLogger("si_avalanche")
 
+
+@shows_options
 class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg]
     """Synaptic Intelligence (Zenke, Poole & Ganguli 2017) for any Avalanche strategy.
 
     Each experience is a task: its importance is consolidated when the experience ends; in an online
     stream with task boundaries, when the last part of a task ends; without boundaries, every so
     many steps. The penalty never enters ``strategy.loss``: its gradient is added in closed form
-    after the backward pass, so loss metrics and loggers show the task loss alone; see
+    within the optimiser's step, so loss metrics and loggers show the task loss alone; see
     :func:`~si_avalanche.metrics.si_metrics` for the penalty. Heads that are not in use do not move,
     units that a classifier grows start unprotected.
 
-    The path integral takes the gradient as ``strategy.loss`` gave it, and what moves within
-    ``strategy.optimizer.step()``, wherever in the list of plugins this one stands and whatever the
-    others do to gradients and weights. Only what reaches the *weights* depends on the order: a
-    plugin that clips gradients and stands before this one leaves the penalty's gradient unclipped.
+    The path integral takes the gradient as ``strategy.loss`` gave it, and what moves within the
+    steps of optimisers, wherever in the list of plugins this one stands and whatever the others do
+    to gradients and weights. The penalty comes last: what clips or projects gradients never clips
+    or projects it.
 
     All state is held by :attr:`si`, on the device of the strategy's model.
 
     :param c: the strength: a number, 0 or more; one number for each task, the last one repeats; or
         a function from the index of the task to a number. The index counts the tasks this plugin
         has been through, from 0. Avalanche's ``si_lambda`` is ``2 * c``.
-    :param xi: the damping of eq. 5, above 0.
-    :param clamp: ``"accumulated"``, ``"per_task"`` or ``"none"``.
-    :param decay: ``None`` (sum) or d in [0, 1].
-    :param gradient: ``"task"`` or ``"total"``.
-    :param include: patterns of parameters to protect; ``None`` means all that require gradients.
-    :param exclude: patterns of parameters to leave out.
-    :param first_anchor: ``"initial"`` or ``"zero"``.
-    :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
-    :param replaced: ``"error"`` or ``"drop"``.
-    :param keep_gradient: keep a copy of the task gradient in every step; done anyway if another
-        plugin has ``after_backward`` or ``before_update``.
-    :param kernel: ``"auto"``, ``"foreach"`` or ``"compiled"``. Each option from ``xi`` to
-        here, with the source that uses it, is explained at
-        :class:`~si_avalanche.settings.Settings`.
+    :param xi: the damping of eq. 5, above 0; in units of a squared weight.
     :param consolidate_every: ``None`` consolidates at the end of each task; a number n consolidates
         after every n optimiser steps instead, and a task is then what lies between (van de Ven).
         Needed for streams that do not tell where tasks end.
+    :param fused: make the optimiser's update, the penalty and the path integral one compiled pass;
+        for ``Adam``, ``AdamW`` and ``SGD``, see
+        :meth:`~si_avalanche.synaptic_intelligence.SynapticIntelligence.attach`.
+    :param options: those of :class:`~si_avalanche.settings.Options`.
     :raises ConfigurationError: if a value is not allowed. Patterns are checked against the model
         when training begins.
     """
@@ -77,39 +73,23 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         c: Strength = 1.0,
         xi: float = 0.1,
         *,
-        clamp: Clamp = "accumulated",
-        decay: float | None = None,
-        gradient: Gradient = "task",
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] = (),
-        first_anchor: FirstAnchor = "initial",
-        normalisation: Normalisation = "protect",
-        replaced: Replaced = "error",
-        keep_gradient: bool = False,
-        kernel: KernelChoice = "auto",
         consolidate_every: int | None = None,
+        fused: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__()
         self._strength = check_schedule(c)
         self._every = check_every(consolidate_every)
-        self._settings = Settings(
-            xi=xi,
-            clamp=clamp,
-            decay=decay,
-            gradient=gradient,
-            include=include,
-            exclude=exclude,
-            first_anchor=first_anchor,
-            normalisation=normalisation,
-            replaced=replaced,
-            keep_gradient=keep_gradient,
-            kernel=kernel,
-        )
+        self._fused = check_switch("fused", fused)
+        self._xi, self._options = check_damping(xi), check_options(options)
         self._strategy: weakref.ref[SupervisedTemplate] | None = None
         self._si: SynapticIntelligence | None = None
         self._loaded: Mapping[str, Any] | None = None
         self._experiences = 0
-        self._others_act = False
+        self._origin: weakref.ref[Any] | None = None
+        self._parts = 0
+        self._scaler: GradScaler | None = None
+        self._watches = self._keeps = self._has_own_loop = False
 
     @property
     def si(self) -> SynapticIntelligence:
@@ -144,7 +124,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
             smaller.
         """
         if self._si is None:
-            si = SynapticIntelligence(model, **vars(self._settings))
+            si = SynapticIntelligence(model, xi=self._xi, **self._options)
             if self._loaded is not None:
                 si.load_state_dict(self._loaded, may_grow=True)
             self._si, self._loaded = si, None
@@ -152,55 +132,119 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
     def before_training_exp(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """Begin a task: meet the model, adapted to the experience, and choose its strength.
+        """Begin a task: meet the model, adapted to the experience, and attach to its optimiser.
 
         :raises ConfigurationError: if this strategy has no task gradients (meta-learning), the
-            stream does not tell where tasks end, or the plugin has served another strategy with
-            another model.
+            stream does not tell where tasks end, the plugin has served another strategy with
+            another model, or the optimiser can't be followed.
         """
         check_has_task_gradients(strategy)
-        self._check_is_the_only_one(strategy)
         if self._every is None:
             check_boundaries_are_known(strategy.experience)
+        self._check_is_the_only_one(strategy)
         self._check_is_the_same_model(strategy)
         self.meet(strategy.model)
+        self._begin_part(strategy.experience)
         self.si.c = strength_of(self._strength, self._experiences)
         self.si.begin_task(strategy.model)
         self._strategy = weakref.ref(strategy)
-        self._others_act = may_change_gradients(strategy, self)
+        self._attach(strategy)
+
+    def _attach(self, strategy: SupervisedTemplate) -> None:
+        """Follow the strategy's optimiser and every other one that steps a protected parameter."""
+        self.si.detach()
+        has_hooks = bool(getattr(strategy.optimizer, "_optimizer_step_pre_hooks", None))
+        self.si.attach(strategy.optimizer, fused=self._fused)
+        self.si.attach_others(fused=self._fused)
+        self._has_own_loop = has_own(strategy, "training_epoch", "optimizer_step")
+        self._keeps = (
+            self._has_own_loop
+            or has_hooks
+            or has_own(strategy, "backward")
+            or acts_in(strategy, ("after_backward", "before_update"), self)
+        )
+        earlier = ("before_forward", "after_forward", "before_backward")
+        self._watches = self._keeps or acts_in(strategy, earlier, self)
+        self._scaler = scaler_of(strategy) if self._watches else None
 
     def before_training_iteration(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """Begin a step: follow the model if it changed within the experience."""
-        self.si.begin_step(strategy.model)
+        """Follow the model if it is another one, and freeze running statistics if asked to."""
+        if strategy.model is not self.si.model:
+            self.si.begin_task(strategy.model)
+        self.si.freeze_statistics()
 
     def before_backward(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """Watch for the gradient that this loss gives, and for the optimiser's step."""
-        self.si.watch(strategy.loss, strategy.optimizer, keep_gradient=self._others_act)
+        """Where others act, watch for the gradient that this loss brings."""
+        if self._watches:
+            self.si.iteration.watch(strategy.loss, self._keeps, self._scaler)
+        if self._has_own_loop:
+            self.si.iteration.begin()
 
-    def after_backward(self, strategy: SupervisedTemplate, *args: object, **kwargs: object) -> None:
-        """Add the penalty's gradient to the task gradient."""
-        now, on_its_way = scales_of_gradients(strategy)
-        self.si.add_penalty_gradient(now, loss_scale=on_its_way)
+    def before_update(self, strategy: SupervisedTemplate, *args: object, **kwargs: object) -> None:
+        """Where others act, refuse the gradients of another loss."""
+        if self._watches:
+            self.si.iteration.refuse_other_loss()
 
     def after_training_iteration(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """End the step; consolidate if it is time."""
-        self.si.update_running_sum()
+        """Consolidate if it is time; refuse weights that moved without an optimiser."""
+        if self._has_own_loop:
+            self.si.iteration.end()
         if self._every is not None and self.si.steps >= self._every:
-            self._end_task()
+            self.end_task()
             self.si.c = strength_of(self._strength, self._experiences)
 
     def after_training_exp(
         self, strategy: SupervisedTemplate, *args: object, **kwargs: object
     ) -> None:
-        """Consolidate the task, if this is its end."""
-        if self._every is None and is_end_of_task(strategy.experience):
-            self._end_task()
+        """Consolidate the task, if this is its end, and let go of the optimiser."""
+        self.si.iteration.check_factors()
+        self._parts += 1
+        if self._every is None:
+            is_last = is_last_part(strategy.experience, self._parts)
+            if is_last:
+                self.end_task()
+            elif is_last is None:
+                self._log_open_end()
+        self.si.detach()
+
+    def end_task(self) -> None:
+        """Consolidate the task now.
+
+        Need not be called, but for an online stream whose last part nothing tells to be the last: a
+        log entry asks for it.
+
+        :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
+        """
+        if self.si.steps:
+            self.si.update_omega()
+        self._experiences += 1
+        self._origin, self._parts = None, 0
+
+    def _begin_part(self, experience: Any) -> None:
+        """End the task before, if this experience belongs to another one and nobody has said so."""
+        origin = origin_of(experience)
+        is_other = self._origin is not None and self._origin() is not origin
+        if (
+            self._every is None
+            and self._parts
+            and (is_other or origin is None or experience.is_first_subexp)
+        ):
+            self.end_task()
+        self._origin = None if origin is None else weakref.ref(origin)
+
+    def _log_open_end(self) -> None:
+        if self._parts == 1:
+            _log.warning(
+                "This online stream does not tell how many parts its tasks have. SIPlugin "
+                "consolidates when a part of another task begins; after the last one call "
+                "end_task()."
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the plugin has learnt, also in mid-experience.
@@ -210,7 +254,8 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         :raises CallOrderError: in the middle of a training iteration.
         """
         state = deepcopy(self._loaded) if self._si is None else self._si.state_dict()
-        return {"version": VERSION, "experiences": self._experiences, "si": state}
+        parts = {"parts": self._parts} if self._parts else {}
+        return {"version": VERSION, "experiences": self._experiences, "si": state, **parts}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a saved state; training goes on with the experience after the last one saved.
@@ -222,8 +267,9 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         :raises StateDictError: if entries are missing, extra or misshaped, or the version is
             newer; the plugin is left as it was.
         """
-        check_entries(state_dict, ("experiences", "si"), "SIPlugin")
-        check_count("experiences", state_dict["experiences"])
+        check_entries(state_dict, ("experiences", "si"), "SIPlugin", may_have=("parts",))
+        for name in ("experiences", "parts"):
+            check_count(name, state_dict.get(name, 0))
         si_state = state_dict["si"]
         if si_state is not None and self._si is None:
             state_from_dict(si_state)
@@ -232,21 +278,18 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
             self.si.load_state_dict(si_state)
         else:
             self._si = self._loaded = None
-        self._experiences = state_dict["experiences"]
+        self._experiences, self._parts = state_dict["experiences"], state_dict.get("parts", 0)
+        self._origin = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the strategy: it is only known by a weak reference."""
-        return {**self.__dict__, "_strategy": None}
-
-    def _end_task(self) -> None:
-        self.si.update_omega()
-        self._experiences += 1
+        """Leave out what is only known by weak references."""
+        return {**self.__dict__, "_strategy": None, "_origin": None}
 
     def _check_is_the_only_one(self, strategy: SupervisedTemplate) -> None:
         if any(isinstance(plugin, SIPlugin) and plugin is not self for plugin in strategy.plugins):
             raise ConfigurationError(
-                "The strategy has two SIPlugins: each would take the other's penalty for something "
-                "that is done to the gradients. Keep one; c may be a list or a function."
+                "The strategy has two SIPlugins: each would add its penalty to the same steps. "
+                "Keep one; c may be a list or a function."
             )
 
     def _check_is_the_same_model(self, strategy: SupervisedTemplate) -> None:

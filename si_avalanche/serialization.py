@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from si_avalanche.errors import StateDictError
+from si_avalanche.shards import whole
 from si_avalanche.state import State
 
 VERSION = 1
@@ -14,8 +15,6 @@ VERSION = 1
 
 _TENSORS = ("importance", "path_integral", "anchor", "start")
 _COUNTS = ("tasks", "steps")
-_FLAG = "alters"
-_FLAG_VALUES = {-1: None, 0: False, 1: True}
 
 
 def state_to_dict(state: State) -> dict[str, Any]:
@@ -25,8 +24,7 @@ def state_to_dict(state: State) -> dict[str, Any]:
         for kind in _TENSORS
     }
     counts = {kind: getattr(state, kind) for kind in _COUNTS}
-    flag = -1 if state.alters is None else int(state.alters)
-    return {"version": VERSION, **tensors, **counts, _FLAG: flag}
+    return {"version": VERSION, **tensors, **counts}
 
 
 def state_from_dict(entries: Mapping[str, Any]) -> State:
@@ -36,21 +34,16 @@ def state_from_dict(entries: Mapping[str, Any]) -> State:
     :raises StateDictError: if entries are missing, extra, of a wrong kind, at odds with each
         other, or written by a newer version.
     """
-    check_entries(entries, (*_TENSORS, *_COUNTS, _FLAG), "SynapticIntelligence")
+    check_entries(entries, (*_TENSORS, *_COUNTS), "SynapticIntelligence")
     for kind in _TENSORS:
         _check_tensors(kind, entries[kind], entries["importance"])
     for kind in _COUNTS:
         check_count(kind, entries[kind])
-    flag = entries[_FLAG]
-    if type(flag) is not int or flag not in _FLAG_VALUES:
-        raise StateDictError(f"{_FLAG!r} must be -1, 0 or 1, got {flag!r}.")
     copies = {
         kind: {name: tensor.detach().clone() for name, tensor in entries[kind].items()}
         for kind in _TENSORS
     }
-    return State(
-        **copies, alters=_FLAG_VALUES[flag], tasks=entries["tasks"], steps=entries["steps"]
-    )
+    return State(**copies, tasks=entries["tasks"], steps=entries["steps"])
 
 
 def check_same_parameters(loaded: State, current: State, skipped: Container[str] = ()) -> None:
@@ -83,12 +76,15 @@ def check_same_parameters(loaded: State, current: State, skipped: Container[str]
         )
 
 
-def check_entries(entries: object, expected: tuple[str, ...], owner: str) -> None:
+def check_entries(
+    entries: object, expected: tuple[str, ...], owner: str, may_have: tuple[str, ...] = ()
+) -> None:
     """Refuse what is not a dictionary with a known version and just the expected entries.
 
     :param entries: what should be loaded.
     :param expected: the entries that must be there, apart from ``"version"``.
     :param owner: the class that should load it, for the message.
+    :param may_have: entries that may be there.
     :raises StateDictError: saying what is missing, extra or newer.
     """
     if not isinstance(entries, Mapping):
@@ -101,7 +97,8 @@ def check_entries(entries: object, expected: tuple[str, ...], owner: str) -> Non
                 "Load it with the release that wrote it, or a later one."
             )
     wanted = {"version", *expected}
-    for label, names in (("lacks", wanted - entries.keys()), ("has", entries.keys() - wanted)):
+    extra = entries.keys() - wanted - set(may_have)
+    for label, names in (("lacks", wanted - entries.keys()), ("has", extra)):
         if names:
             raise StateDictError(
                 f"The state for {owner} {label} {', '.join(sorted(map(str, names)))}; it must have "
@@ -131,7 +128,7 @@ def _check_tensors(kind: str, tensors: object, importance: object) -> None:
         dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
         if not dense or not tensor.is_floating_point() or tensor.is_meta:
             raise StateDictError(f"{kind!r} of {name!r} must be a dense floating-point tensor.")
-        if not tensor.isfinite().all():
+        if not whole(tensor.isfinite().all()):
             raise StateDictError(f"{kind!r} of {name!r} is not finite: load an earlier state.")
         if tensor.shape != importance[name].shape:
             raise StateDictError(

@@ -1,14 +1,16 @@
-"""What a user may choose about Synaptic Intelligence, checked once, at construction."""
+"""What a user may choose about Synaptic Intelligence: typed and documented once, checked at once."""
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
-from typing import Literal, get_args
+from typing import Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
 
-from si_avalanche.errors import ConfigurationError
+import torch
+
+from si_avalanche.errors import ConfigurationError, UnknownOptionError
 
 Clamp = Literal["accumulated", "per_task", "none"]
 """Where negative importance is set to zero: in the accumulated Omega, per task, or nowhere."""
@@ -25,15 +27,10 @@ Normalisation = Literal["protect", "exclude", "freeze"]
 Replaced = Literal["error", "drop"]
 """What happens to the state of a layer that was replaced, shrunk or removed."""
 
-KernelChoice = Literal["auto", "foreach", "compiled"]
-"""In which form a step is computed; the numbers are the same."""
 
+class Options(TypedDict, total=False):
+    """The options of Synaptic Intelligence apart from its strength c and its damping xi.
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The options of Synaptic Intelligence apart from its strength c.
-
-    :param xi: damping xi of eq. 5, above zero; in units of a squared weight.
     :param clamp: ``"accumulated"`` keeps the accumulated importance at or above zero, as the
         authors' code does (a relu of the accumulated Omega); ``"per_task"`` clamps what each task
         contributes (hypnettorch); ``"none"`` is eq. 5 as printed, where importance may be negative.
@@ -47,65 +44,103 @@ class Settings:
     :param first_anchor: ``"initial"`` measures the displacement of a parameter's first task from
         its initial value; ``"zero"`` from zero, as in the authors' permuted-MNIST run.
     :param normalisation: ``"protect"`` treats the affine parameters of normalisation layers like
-        all others; ``"exclude"`` leaves them out; ``"freeze"`` protects them and, once the first
-        task has been consolidated, keeps the layers that have running statistics in evaluation
-        mode while training, so that these no longer drift.
+        all others; ``"exclude"`` leaves them out (Avalanche's plugin); ``"freeze"`` protects them
+        and, once the first task has been consolidated, keeps the layers that have running
+        statistics in evaluation mode while training, so that these no longer drift.
     :param replaced: ``"error"`` refuses a model in which a layer that carries importance is gone,
         has shrunk or has another number of dimensions; ``"drop"`` forgets the state of such layers,
         and of those that were replaced by one with other weights, and logs their names.
-    :param keep_gradient: keep a copy of the task gradient in every step. Without it, that is done
-        only where gradients may be changed after the backward pass (clipping, projection): where
-        another plugin acts there, and once it was seen to happen. Needed only if something else
-        changes them, in some steps and not in the first of a task: then an error says so.
-    :param kernel: how a step is computed; the numbers are the same. ``"auto"`` takes
-        ``torch.compile`` for large models on the CPU, which needs a C++ compiler and, in the first
-        step, some seconds; where that does not work it is logged once, and PyTorch's foreach
-        functions are taken, as ``"foreach"`` always does. ``"compiled"`` compiles for any size and
-        device.
-    :raises ConfigurationError: if a value is not allowed.
     """
 
-    xi: float = 0.1
-    clamp: Clamp = "accumulated"
-    decay: float | None = None
-    gradient: Gradient = "task"
-    include: Sequence[str] | None = None
-    exclude: Sequence[str] = ()
-    first_anchor: FirstAnchor = "initial"
-    normalisation: Normalisation = "protect"
-    replaced: Replaced = "error"
-    keep_gradient: bool = False
-    kernel: KernelChoice = "auto"
+    clamp: Clamp
+    decay: float | None
+    gradient: Gradient
+    include: Sequence[str] | None
+    exclude: Sequence[str]
+    first_anchor: FirstAnchor
+    normalisation: Normalisation
+    replaced: Replaced
 
-    def __post_init__(self) -> None:
-        """Check every value."""
-        xi = _check_number(
-            "xi", self.xi, "a finite number above 0", "the authors use 0.1 and 0.001"
+
+DEFAULTS: Options = {
+    "clamp": "accumulated",
+    "decay": None,
+    "gradient": "task",
+    "include": None,
+    "exclude": (),
+    "first_anchor": "initial",
+    "normalisation": "protect",
+    "replaced": "error",
+}
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "clamp": get_args(Clamp),
+    "gradient": get_args(Gradient),
+    "first_anchor": get_args(FirstAnchor),
+    "normalisation": get_args(Normalisation),
+    "replaced": get_args(Replaced),
+}
+
+C = TypeVar("C", bound=type)
+
+
+def shows_options(cls: C) -> C:
+    """Let ``help()`` show each option of a class whose constructor takes ``**options``.
+
+    :param cls: its signature gets the options with their defaults, its docstring their
+        descriptions in place of the one of ``options``.
+    """
+    init: Callable[..., None] = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(init)
+    types = get_type_hints(Options)
+    shown = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=types[name]
         )
-        object.__setattr__(self, "xi", xi)
-        if self.xi <= 0:
-            raise ConfigurationError(
-                f"xi must be a finite number above 0, got {self.xi!r}. It keeps eq. 5 from "
-                "dividing by zero; the authors use 0.1 and 0.001."
+        for name, value in DEFAULTS.items()
+    ]
+    parameters = [*signature.parameters.values()][:-1]
+    init.__signature__ = signature.replace(parameters=[*parameters, *shown])  # type: ignore[attr-defined]
+    described = ":param " + (Options.__doc__ or "").partition(":param ")[2].rstrip()
+    for documented in (cls, init):
+        text = documented.__doc__ or ""
+        for line in [line for line in text.splitlines() if ":param options:" in line]:
+            margin = line[: line.index(":")]
+            documented.__doc__ = text.replace(
+                line.strip(), described.replace("\n    ", f"\n{margin}")
             )
-        _check_choice("clamp", self.clamp, get_args(Clamp))
-        _check_choice("gradient", self.gradient, get_args(Gradient))
-        _check_choice("first_anchor", self.first_anchor, get_args(FirstAnchor))
-        _check_choice("normalisation", self.normalisation, get_args(Normalisation))
-        _check_choice("replaced", self.replaced, get_args(Replaced))
-        _check_choice("kernel", self.kernel, get_args(KernelChoice))
-        _check_switch("keep_gradient", self.keep_gradient)
-        if self.decay is not None:
-            decay = _check_number("decay", self.decay, "None or a number in [0, 1]", "None sums")
-            object.__setattr__(self, "decay", decay)
-            if not 0 <= self.decay <= 1:
-                raise ConfigurationError(
-                    f"decay must be None or a number in [0, 1], got {self.decay!r}. None sums "
-                    "the importance of all tasks; d keeps d * old + (1 - d) * new."
-                )
-        if self.include is not None:
-            _check_patterns("include", self.include)
-        _check_patterns("exclude", self.exclude)
+    return cls
+
+
+def check_options(options: Mapping[str, Any]) -> Options:
+    """Return all options, those that were not given with their defaults.
+
+    :param options: what the user gave.
+    :raises UnknownOptionError: if there is no option of a name.
+    :raises ConfigurationError: if a value is not allowed.
+    """
+    for name in options:
+        if name not in DEFAULTS:
+            near = get_close_matches(name, DEFAULTS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UnknownOptionError(
+                f"There is no option {name!r}; there are {', '.join(DEFAULTS)}.{hint}"
+            )
+    every: dict[str, Any] = {**DEFAULTS, **options}
+    for name, allowed in _CHOICES.items():
+        _check_choice(name, every[name], allowed)
+    if every["decay"] is not None:
+        allowed_decay = "None or a number in [0, 1]"
+        hint = "None sums the importance of all tasks; d keeps d * old + (1 - d) * new"
+        every["decay"] = _check_number("decay", every["decay"], allowed_decay, hint)
+        if not 0 <= every["decay"] <= 1:
+            raise ConfigurationError(
+                f"decay must be {allowed_decay}, got {options['decay']!r} ({hint})."
+            )
+    for name in ("include", "exclude"):
+        if every[name] is not None or name == "exclude":
+            _check_patterns(name, every[name])
+    return Options(**every)  # type: ignore[typeddict-item]
 
 
 def check_strength(c: object, where: str = "c") -> float:
@@ -113,7 +148,6 @@ def check_strength(c: object, where: str = "c") -> float:
 
     :param c: what the user gave.
     :param where: how the error names it.
-    :return: ``float(c)``.
     :raises ConfigurationError: if it is not a finite number at or above zero.
     """
     allowed = "a finite number, 0 or more"
@@ -123,6 +157,53 @@ def check_strength(c: object, where: str = "c") -> float:
             f"{where} must be {allowed}, got {c!r}. A negative strength would drive weights away "
             "from the anchor; 0 switches the penalty off."
         )
+    return value
+
+
+def check_damping(xi: object) -> float:
+    """Return the damping xi of eq. 5 as a float.
+
+    :param xi: what the user gave, in units of a squared weight.
+    :raises ConfigurationError: if it is not a finite number above zero.
+    """
+    allowed, hint = "a finite number above 0", "the authors use 0.1 and 0.001"
+    value = _check_number("xi", xi, allowed, hint)
+    if value <= 0:
+        raise ConfigurationError(
+            f"xi must be {allowed}, got {xi!r}. It keeps eq. 5 from dividing by zero; {hint}."
+        )
+    return value
+
+
+def check_fits_in(c: float, xi: float, dtype: torch.dtype) -> None:
+    """Refuse numbers that the state of a parameter cannot hold.
+
+    :param c: the strength.
+    :param xi: the damping.
+    :param dtype: of the state.
+    :raises ConfigurationError: if xi would be zero or have lost digits there, or c be infinite.
+    """
+    held = torch.finfo(dtype)
+    if xi < held.tiny:
+        raise ConfigurationError(
+            f"xi={xi:g} is too small for {dtype}, in which eq. 5 would divide by zero: it must be "
+            f"{held.tiny:.3g} or more. The authors use 0.1 and 0.001."
+        )
+    if 2 * c > held.max:
+        raise ConfigurationError(
+            f"c={c:g} is too large for {dtype}: it must be {held.max / 2:.3g} or less."
+        )
+
+
+def check_switch(name: str, value: object) -> bool:
+    """Return a switch.
+
+    :param name: how the error names it.
+    :param value: what the user gave.
+    :raises ConfigurationError: if it is not ``True`` or ``False``.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}.")
     return value
 
 
@@ -144,11 +225,6 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     near = get_close_matches(str(value), allowed, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.{hint}")
-
-
-def _check_switch(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, got {value!r}.")
 
 
 def _check_patterns(name: str, patterns: object) -> None:

@@ -1,7 +1,7 @@
 """What Synaptic Intelligence remembers of every parameter, by name."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from si_avalanche.errors import ModelChangedError
 from si_avalanche.settings import FirstAnchor, Replaced
+from si_avalanche.shards import is_sharded, placed_like, whole
 
 _log = logging.getLogger("si_avalanche")
 
@@ -35,8 +36,6 @@ class State:
     :param anchor: theta*, the weights at the end of the last task.
     :param start: the weights at the start of the task in progress, of those parameters only that
         were no longer at their anchor then, because something else than training had set them.
-    :param alters: whether something was seen to change gradients after the backward pass; ``None``
-        if nobody has looked yet in this task.
     :param tasks: how many tasks have been consolidated.
     :param steps: optimiser steps recorded in the task in progress.
     """
@@ -45,16 +44,12 @@ class State:
     path_integral: dict[str, Tensor] = field(default_factory=dict)
     anchor: dict[str, Tensor] = field(default_factory=dict)
     start: dict[str, Tensor] = field(default_factory=dict)
-    alters: bool | None = None
     tasks: int = 0
     steps: int = 0
 
-    def displacement(self, names: Sequence[str], weights: list[Tensor]) -> list[Tensor]:
-        """Return Delta: these weights minus those at the start of the task; new tensors."""
-        starts = [self.start.get(name, self.anchor[name]) for name in names]
-        return list(torch._foreach_sub(weights, starts))
-
-    def note_start(self, weights: Mapping[str, Tensor], first_anchor: FirstAnchor) -> None:
+    def note_start(
+        self, weights: Mapping[str, Tensor], first_anchor: FirstAnchor, restless: Container[str]
+    ) -> None:
         """Remember where a task starts that does not start at the anchor; waits for the device.
 
         Names of parameters that carry importance are logged: the penalty will pull them back.
@@ -62,6 +57,8 @@ class State:
         :param weights: all protected weights before the first step, in the dtype of the state.
         :param first_anchor: ``"zero"`` measures the first task of a unit from zero, wherever it
             starts; such units are known by their anchor.
+        :param restless: names of parameters whose layers move them by themselves, such as
+            ``Embedding(max_norm=...)``; not worth a word.
         """
         known, self.start = self.start, {}
         for name, theta in weights.items():
@@ -70,7 +67,8 @@ class State:
                 start = torch.where(anchor == 0, anchor, start)
             if not torch.equal(start, anchor):
                 self.start[name] = start.clone()
-        pulled = [n for n in self.start if n not in known and self.importance[n].any()]
+        new = [name for name in self.start if name not in known and name not in restless]
+        pulled = [name for name in new if whole(self.importance[name].any())]
         if pulled:
             _log.warning(
                 "This task starts with other weights than the last one ended with: %s. The penalty "
@@ -106,7 +104,9 @@ class State:
                 'them back, pass replaced="drop" to forget what they have earned, or start a new '
                 "object for the new model."
             )
-        other = [name for name in others if name not in misfits and self.importance[name].any()]
+        other = [
+            name for name in others if name not in misfits and whole(self.importance[name].any())
+        ]
         if other and replaced == "error":
             _log.warning(
                 "Other weights stand now under the names %s; their importance and anchor are kept "
@@ -138,19 +138,23 @@ class State:
 
     def _fit_one(self, name: str, weights: Tensor, first_anchor: FirstAnchor) -> None:
         dtype = state_dtype(weights)
-        zeros = torch.zeros_like(weights, dtype=dtype)
-        first = zeros if first_anchor == "zero" else weights
-        starts = [(self.importance, zeros), (self.path_integral, zeros), (self.anchor, first)]
-        if name in self.start:
-            starts.append((self.start, first))
-        for tensors, start in starts:
+        for kind in ("importance", "path_integral", "anchor", "start"):
+            tensors: dict[str, Tensor] = getattr(self, kind)
             old = tensors.get(name)
             if old is not None and old.shape == weights.shape:
-                tensors[name] = old.to(weights.device, dtype)
-                continue
-            tensors[name] = start.to(dtype, copy=True)
-            if old is not None:
-                tensors[name][tuple(slice(n) for n in old.shape)] = old.to(tensors[name])
+                tensors[name] = placed_like(old, weights, dtype)
+            elif old is not None or kind != "start":
+                is_weight = kind in ("anchor", "start") and first_anchor == "initial"
+                new = torch.zeros_like(weights, dtype=dtype)
+                new = new.copy_(weights) if is_weight else new
+                tensors[name] = new if old is None else _grown(old, new)
+
+
+def _grown(old: Tensor, new: Tensor) -> Tensor:
+    """Return the new tensor with the old one in its first units."""
+    grown = whole(new)
+    grown[tuple(slice(n) for n in old.shape)] = whole(old).to(grown)
+    return placed_like(grown, new, new.dtype) if is_sharded(new) else grown
 
 
 def _fits_into(old: torch.Size, new: torch.Size) -> bool:

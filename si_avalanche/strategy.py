@@ -1,6 +1,7 @@
 """Synaptic Intelligence as an Avalanche strategy."""
 
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch
 from avalanche.core import BasePlugin
@@ -12,16 +13,10 @@ from torch.optim import Optimizer
 
 from si_avalanche.plugin import SIPlugin
 from si_avalanche.schedule import Strength
-from si_avalanche.settings import (
-    Clamp,
-    FirstAnchor,
-    Gradient,
-    KernelChoice,
-    Normalisation,
-    Replaced,
-)
+from si_avalanche.settings import Options, shows_options
 
 
+@shows_options
 class SI(SupervisedTemplate):
     """Fine-tuning with Synaptic Intelligence: Naive plus :class:`~si_avalanche.plugin.SIPlugin`.
 
@@ -37,17 +32,8 @@ class SI(SupervisedTemplate):
         criterion: CriterionType | None = None,
         c: Strength = 1.0,
         xi: float = 0.1,
-        clamp: Clamp = "accumulated",
-        decay: float | None = None,
-        gradient: Gradient = "task",
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] = (),
-        first_anchor: FirstAnchor = "initial",
-        normalisation: Normalisation = "protect",
-        replaced: Replaced = "error",
-        keep_gradient: bool = False,
-        kernel: KernelChoice = "auto",
         consolidate_every: int | None = None,
+        fused: bool = False,
         train_mb_size: int = 1,
         train_epochs: int = 1,
         eval_mb_size: int | None = None,
@@ -55,27 +41,19 @@ class SI(SupervisedTemplate):
         plugins: Sequence[BasePlugin] | None = None,
         evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = default_evaluator,
         eval_every: int = -1,
-        **base_kwargs: object,
+        peval_mode: str = "epoch",
+        **options: Unpack[Options],
     ) -> None:
         """Create the strategy; every argument is by keyword.
 
         :param model: the model.
         :param optimizer: its optimiser.
         :param criterion: the loss of the task; ``None`` means cross-entropy.
-        :param c: the strength; this and the options up to ``consolidate_every`` are those of
+        :param c: the strength; this and the next three as for
             :class:`~si_avalanche.plugin.SIPlugin`.
         :param xi: the damping of eq. 5.
-        :param clamp: where negative importance is set to zero.
-        :param decay: how the importance of tasks adds up.
-        :param gradient: whose gradient the path integral takes.
-        :param include: patterns of parameters to protect.
-        :param exclude: patterns of parameters to leave out.
-        :param first_anchor: where the displacement of the first task starts.
-        :param normalisation: what happens to normalisation layers.
-        :param replaced: what happens to the state of a layer that was replaced or shrunk.
-        :param keep_gradient: keep a copy of the task gradient in every step.
-        :param kernel: in which form a step is computed.
         :param consolidate_every: consolidate every so many steps, not at the end of each task.
+        :param fused: make update, penalty and path integral one compiled pass.
         :param train_mb_size: mini-batch size for training.
         :param train_epochs: number of training epochs per experience.
         :param eval_mb_size: mini-batch size for evaluation; ``None`` means ``train_mb_size``.
@@ -83,24 +61,11 @@ class SI(SupervisedTemplate):
         :param plugins: further plugins; the list is copied.
         :param evaluator: an evaluation plugin, a function that makes one, or ``None``.
         :param eval_every: how often ``eval`` is called while training, as in Avalanche.
-        :param base_kwargs: further arguments of Avalanche's ``SupervisedTemplate``.
+        :param peval_mode: whether that counts epochs or iterations, as in Avalanche.
+        :param options: those of :class:`~si_avalanche.settings.Options`.
         :raises ConfigurationError: if an option of Synaptic Intelligence is not allowed.
         """
-        si = SIPlugin(
-            c,
-            xi,
-            clamp=clamp,
-            decay=decay,
-            gradient=gradient,
-            include=include,
-            exclude=exclude,
-            first_anchor=first_anchor,
-            normalisation=normalisation,
-            replaced=replaced,
-            keep_gradient=keep_gradient,
-            kernel=kernel,
-            consolidate_every=consolidate_every,
-        )
+        si = SIPlugin(c, xi, consolidate_every=consolidate_every, fused=fused, **options)
         super().__init__(
             model=model,
             optimizer=optimizer,
@@ -112,5 +77,5 @@ class SI(SupervisedTemplate):
             plugins=[*(plugins or ()), si],
             evaluator=evaluator,
             eval_every=eval_every,
-            **base_kwargs,
+            peval_mode=peval_mode,
         )

@@ -1,294 +1,300 @@
-"""Synaptic Intelligence for any PyTorch loop: the life of a task, step by step."""
+"""Synaptic Intelligence for any PyTorch loop: the life of a task."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from si_avalanche import formulas
-from si_avalanche.binding import Binding, bind
-from si_avalanche.consolidation import end_task
-from si_avalanche.kept_state import KeptState
-from si_avalanche.normalisation import RunningStatistics
-from si_avalanche.optimizer_steps import OptimizerFollower
-from si_avalanche.parameters import check_patterns_match
+from si_avalanche.errors import CallOrderError
+from si_avalanche.iteration import Iteration
 from si_avalanche.serialization import check_same_parameters, state_from_dict, state_to_dict
 from si_avalanche.settings import (
-    Clamp,
-    FirstAnchor,
-    Gradient,
-    KernelChoice,
-    Normalisation,
-    Replaced,
-    Settings,
+    Options,
+    check_damping,
+    check_fits_in,
+    check_options,
     check_strength,
+    check_switch,
+    shows_options,
 )
-from si_avalanche.state import State, pick
-from si_avalanche.steps import StepRecorder
+from si_avalanche.shards import local, whole
+from si_avalanche.step import AtTheStep
+from si_avalanche.three_calls import ThreeCalls
+from si_avalanche.tracked import Tracked
 
 
-class SynapticIntelligence(KeptState):
+@shows_options
+class SynapticIntelligence:
     """Synaptic Intelligence (Zenke, Poole & Ganguli 2017), free of any framework.
 
     In every step ``omega_k += -g_k * dtheta_k`` (eq. 3); at the end of a task
     ``Omega_k += omega_k / (Delta_k**2 + xi)`` (eq. 5); in later tasks the penalty
-    ``c * sum_k Omega_k * (theta_k - theta*_k)**2`` (eq. 4). Two ways to use it::
+    ``c * sum_k Omega_k * (theta_k - theta*_k)**2`` (eq. 4). The training loop stays as it is::
 
-        loss = task_loss + si.penalty()     # the three-call use
-        loss.backward()
-        optimizer.step()
-        si.update_running_sum()             # ... and si.update_omega() at the end of a task
+        si = SynapticIntelligence(model, c=1.0)
+        si.attach(optimizer)
+        ...                                 # zero_grad, backward, step, as ever
+        si.update_omega()                   # at the end of a task
 
-        task_loss.backward()                # the faster use: no graph for the penalty
-        si.add_penalty_gradient()
-        optimizer.step()
-        si.update_running_sum()
+    g is the gradient of the task loss: what the optimiser is given, before the penalty's gradient
+    is added to it. Build the object while the model has its initial weights: they are the first
+    anchor. The three calls of the original class do the same with the penalty in the loss:
+    :meth:`penalty`, :meth:`update_running_sum`, :meth:`update_omega`.
 
-    In both, g is the gradient of the task loss alone, from one backward pass. To clip, unscale or
-    project gradients, use the second; call :meth:`watch` if it happens before
-    ``add_penalty_gradient()`` and g should be the gradient that the loss gave. Build the object
-    while the model has its initial weights: they are the first anchor.
+    Three numbers are kept for each protected weight, all copies, on the parameter's device, in the
+    parameter's dtype (float32 for 16-bit ones): importance, path integral and anchor; unless
+    ``fused=True``, a fourth one: the weight before the step. A parameter that FSDP2 has sharded has
+    its state sharded alike.
 
-    Four numbers are kept for each protected weight, all copies, on the parameter's device, in the
-    parameter's dtype (float32 for 16-bit ones): importance, path integral, anchor, and the weight
-    before the step. Where gradients are changed after the backward pass, a fifth one is kept: the
-    task gradient.
-
-    :param model: the module to protect; only its gradients are ever changed.
+    :param model: the module to protect; it is not changed.
     :param c: the strength, 0 or more; 0 leaves the training untouched.
-    :param xi: the damping of eq. 5, above 0.
-    :param clamp: ``"accumulated"``, ``"per_task"`` or ``"none"``.
-    :param decay: ``None`` (sum) or d in [0, 1].
-    :param gradient: ``"task"`` or ``"total"``.
-    :param include: patterns of parameters to protect; ``None`` means all that require gradients.
-    :param exclude: patterns of parameters to leave out.
-    :param first_anchor: ``"initial"`` or ``"zero"``.
-    :param normalisation: ``"protect"``, ``"exclude"`` or ``"freeze"``.
-    :param replaced: ``"error"`` or ``"drop"``.
-    :param keep_gradient: keep a copy of the task gradient in every step.
-    :param kernel: ``"auto"``, ``"foreach"`` or ``"compiled"``. Each option, with the
-        source that uses it, is explained at :class:`~si_avalanche.settings.Settings`.
+    :param xi: the damping of eq. 5, above 0; in units of a squared weight.
+    :param options: those of :class:`~si_avalanche.settings.Options`.
     :raises ConfigurationError: if a value is not allowed.
     :raises ParameterSelectionError: if a pattern matches no parameter or nothing can be protected.
     """
 
-    _recorder: StepRecorder
-
     def __init__(
-        self,
-        model: nn.Module,
-        c: float = 1.0,
-        xi: float = 0.1,
-        *,
-        clamp: Clamp = "accumulated",
-        decay: float | None = None,
-        gradient: Gradient = "task",
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] = (),
-        first_anchor: FirstAnchor = "initial",
-        normalisation: Normalisation = "protect",
-        replaced: Replaced = "error",
-        keep_gradient: bool = False,
-        kernel: KernelChoice = "auto",
+        self, model: nn.Module, c: float = 1.0, xi: float = 0.1, **options: Unpack[Options]
     ) -> None:
-        self.c = c
-        self._settings = Settings(
-            xi=xi,
-            clamp=clamp,
-            decay=decay,
-            gradient=gradient,
-            include=include,
-            exclude=exclude,
-            first_anchor=first_anchor,
-            normalisation=normalisation,
-            replaced=replaced,
-            keep_gradient=keep_gradient,
-            kernel=kernel,
-        )
-        check_patterns_match(model, (*(include or ()), *exclude))
-        self._optimizer = OptimizerFollower()
-        self._follow(model, State())
+        checked = check_strength(c), check_damping(xi), check_options(options)
+        self._tracked = Tracked(model, *checked)
+        self._step = AtTheStep(self._tracked)
+        self._calls = ThreeCalls(self._tracked, self._step)
+        self.iteration = Iteration(self._tracked, self._step)
+        """For loops in which others change gradients and weights: see its class."""
 
     @property
     def c(self) -> float:
         """The strength of the penalty; may be set between two steps."""
-        return self._c
+        return self._tracked.c
 
     @c.setter
     def c(self, value: float) -> None:
-        self._c = check_strength(value)
+        checked = check_strength(value)
+        for omega in self._tracked.state.importance.values():
+            check_fits_in(checked, self._tracked.xi, omega.dtype)
+        self._tracked.c = checked
 
     def __repr__(self) -> str:
         """Show the options, what is protected and what is not."""
-        weights = sum(tensor.numel() for tensor in self._state.importance.values())
-        skipped = ", ".join(f"{name} ({reason})" for name, reason in self.skipped.items())
+        tracked = self._tracked
+        weights = sum(tensor.numel() for tensor in tracked.state.importance.values())
+        skipped = ", ".join(f"{name} ({reason})" for name, reason in tracked.skipped.items())
+        chosen = "".join(f", {name}={value!r}" for name, value in tracked.options.items())
         return (
-            f"SynapticIntelligence(c={self._c}, {self._settings}, protecting {weights} weights in "
-            f"{len(self._bound.live.names)} parameters; skipped: {skipped or 'none'})"
+            f"SynapticIntelligence(c={self.c}, xi={tracked.xi}{chosen}; protecting {weights} "
+            f"weights in {len(tracked.parameters)} parameters; skipped: {skipped or 'none'})"
         )
 
-    def begin_task(self, model: nn.Module | None = None) -> None:
-        """Look at the model anew: new, grown, frozen, thawed or moved parameters.
+    # Around the optimiser's step
 
-        Need not be called: the first step of a task does. Units that exist already keep their
-        state; new ones start unprotected, anchored at their present value. A path integral in
-        progress goes on.
+    def attach(self, optimizer: Optimizer, *, fused: bool = False) -> None:
+        """Be there at each ``step()`` of an optimiser, from now on.
 
-        :param model: the model, if it is another object than before.
-        :raises ModelChangedError: if a parameter with importance has left the model or shrunk, and
-            ``replaced`` is ``"error"``.
-        :raises ParameterSelectionError: if nothing is left to protect.
+        Just before it the penalty's gradient ``2 * c * Omega * (theta - theta*)`` is added to the
+        gradients that exist, for the length of the step; just after it what moved is added to the
+        path integral. ``p.grad`` is the task gradient before and after. So the penalty is never
+        clipped, projected, scaled or accumulated: what is done to gradients before ``step()`` is
+        done to the task gradient alone, as with decoupled weight decay. A parameter without a
+        gradient is left alone. What moves weights outside the optimiser's step does not count.
+
+        Several optimisers may be attached, one after the other. An optimiser's copy has no hooks,
+        in PyTorch; a copy of this object attaches to the copies of its optimisers.
+
+        :param optimizer: any of PyTorch's or a subclass, or a wrapper that holds one as
+            ``.optimizer``; it gets two hooks, its state and groups stay as they are.
+        :param fused: make the optimiser's update, the penalty and the path integral one compiled
+            pass over memory: for ``Adam``, ``AdamW`` and ``SGD`` of ``torch.optim``. Compiling
+            takes some seconds, once. Where there is no compiler, that is logged and the step is
+            made by hooks.
+        :raises ConfigurationError: if its steps can't be followed, another object follows them, it
+            maximises, or they can't be one pass.
         """
-        model = self._bound.model if model is None else model
-        if not self._bound.is_up_to_date_with(model):
-            self._follow(model, self._state, self._bound)
-        self._bound = replace(self._bound, model=model, statistics=RunningStatistics(model))
-        self._recorder.begin_task()
-        self._task_is_open = True
+        self._step.attach(optimizer, check_switch("fused", fused))
 
-    def begin_step(self, model: nn.Module | None = None) -> None:
-        """Look whether the model still has the very parameters it had, and follow it if not.
+    def attach_others(self, *, fused: bool = False) -> None:
+        """Attach to every optimiser that makes a step with a protected parameter, from now on.
 
-        Need not be called, unless ``normalisation="freeze"``: then call it before the forward pass
-        of every step, so that running statistics stay as they were after the first task.
+        For a loop in which optimisers come and go, or not all of them are known. One that steps
+        within a step of another is left alone: what it moves is seen from there.
 
-        :param model: the model, if it is another object than before.
-        :raises ModelChangedError: as :meth:`begin_task`.
+        :param fused: as for :meth:`attach`.
         """
-        model = self._bound.model if model is None else model
-        if not (self._task_is_open and self._bound.live.are_still_all_of(model)):
-            self.begin_task(model)
-        if self._statistics_are_frozen:
-            self._bound.statistics.freeze()
-        self._looked = True
+        self._step.attach_others(check_switch("fused", fused))
 
-    def watch(
-        self, loss: Tensor, optimizer: Optimizer | None = None, *, keep_gradient: bool = False
-    ) -> None:
-        """Take the task gradient at the end of the backward pass of this loss.
+    def detach(self, optimizer: Optimizer | None = None) -> None:
+        """Let go of an optimiser, or of all; what has been learnt is kept.
 
-        Call it between the forward and the backward pass. Then it does not matter for the path
-        integral what is done to the gradients before ``add_penalty_gradient()``: clipping,
-        projection, unscaling. Gradients may also accumulate over several backward passes, each
-        with its ``watch()`` and ``add_penalty_gradient()``: the penalty is in them once, and
-        not in what data-parallel processes exchange in the last pass.
-
-        :param loss: the task loss; it gets a hook and is not changed.
-        :param optimizer: if given, its own steps are followed: the path integral is made of what
-            moves within ``optimizer.step()``, and of nothing else. ``update_running_sum()`` then
-            ends the iteration, with or without a step. The optimiser gets two hooks until then.
-        :param keep_gradient: copy the task gradient in any case. Without it, a copy is made in the
-            first step of a task, and from then on only if something has changed the gradients.
-        :raises ModelChangedError: as :meth:`begin_task`.
-        :raises ConfigurationError: if the optimiser is no ``torch.optim.Optimizer``.
+        :param optimizer: one that :meth:`attach` was given; ``None`` means all.
         """
-        self._refuse_drift()
-        self.begin_step()
-        if optimizer is not None:
-            self._optimizer.attach(
-                optimizer,
-                before=lambda: self._recorder.before_optimizer_step(),
-                after=lambda: self._recorder.close(),
-            )
-        self._recorder.watch(loss, optimizer is not None, keep_gradient)
+        self._step.detach(optimizer)
+
+    def keep_gradient(self, scaler: GradScaler | None = None) -> None:
+        """Take the gradients as they are now for the task gradient of the step to come.
+
+        Call it after ``backward()`` if the loop then clips or projects gradients and the raw one
+        should be integrated; without it, it is what the optimiser is given. Costs a copy of the
+        gradients until the step.
+
+        :param scaler: what has scaled the loss, if its ``unscale_`` comes later than this.
+        """
+        self._step.keep_gradient(scaler)
+
+    def freeze_statistics(self) -> None:
+        """Put normalisation layers with running statistics into evaluation mode.
+
+        Only with ``normalisation="freeze"`` and after the first task. Call it after every
+        ``model.train()``; a step in which they were not frozen is refused.
+        """
+        if self._tracked.freezes_statistics:
+            self._tracked.statistics.freeze()
+
+    # The three calls of the original class
 
     def penalty(self) -> Tensor:
-        """Return the surrogate loss of eq. 4, to be added to the task loss.
+        """Return the surrogate loss of eq. 4; to be added to the task loss if nothing is attached.
 
         Differentiable with respect to the weights. When its backward pass runs, it copies the
         weights and notes its factor in the loss, so that the path integral can take the task
         loss's gradient alone; evaluated without a backward pass it leaves no trace. It is zero
         while nothing is protected. A protected head that is not in use gets a gradient of zeros
-        here, which momentum and weight decay turn into movement; ``add_penalty_gradient()`` does
-        not have that effect, and is more exact in 16 bits. With ``DistributedDataParallel`` and
-        heads that are not in use only ``add_penalty_gradient()`` works: PyTorch refuses a gradient
-        for what the forward pass did not use.
+        here, which momentum and weight decay turn into movement; set it back to ``None`` before the
+        step, or :meth:`attach` the optimiser, which does not have that effect and is exact also
+        where the penalty is strong. With ``DistributedDataParallel`` and heads that are not in use
+        only ``attach`` works: PyTorch refuses a gradient for what the forward pass did not use.
 
         :return: a scalar in the dtype of the state, on the first parameter's device.
         """
-        self._look_at_model()
-        state, recorder, c = self._state, self._recorder, self._c
-        names, _ = recorder.important_among(self._bound.live.trainable_names) if c else ((), ())
-        if names:
-            anchor, importance = pick(state.anchor, names), pick(state.importance, names)
-            value = formulas.penalty(self._bound.live.weights(names), anchor, importance, c)
-        else:
-            first = next(iter(state.anchor.values()))
-            value = first.new_zeros((), requires_grad=True)
-        if value.requires_grad:
-            hook = partial(recorder.penalty_goes_backward, names, c)
-            value.register_hook(hook)
-        return value
-
-    def add_penalty_gradient(
-        self, scale: float | None = None, *, loss_scale: float | None = None
-    ) -> None:
-        """Add the gradient of eq. 4 to the gradients that exist, in place, and copy the weights.
-
-        ``p.grad += 2 * c * Omega * (theta - theta*)``, without a graph; nothing is computed while
-        nothing is protected. A parameter whose gradient is ``None`` keeps ``None``. Call it in
-        every step, between the task loss's backward pass and the optimiser's step.
-
-        :param scale: the factor that the gradients have now and the optimiser's step takes off
-            again, ``scaler.get_scale()`` of a ``GradScaler``; the penalty's gradient gets it too.
-        :param loss_scale: the factor that the loss had on its way backward, if the gradients of a
-            watched loss have been unscaled since. The path integral is free of both.
-        :raises CallOrderError: if no gradient exists, these gradients have it already, or the
-            watched loss was multiplied by more than ``scale``.
-        """
-        self._look_at_model()
-        self._recorder.add_penalty_gradient(self._c, scale, loss_scale or scale)
+        return self._calls.penalty()
 
     def update_running_sum(self) -> None:
         """Add the step just made to the path integral (eq. 3), in place.
 
-        Call it after the optimiser's step and before ``zero_grad()``. A step that moved nothing
-        adds nothing. If :meth:`watch` was given the optimiser, the step has been added already.
+        Call it after the optimiser's step and before ``zero_grad()``, with ``penalty()`` in the
+        loss. A step that moved nothing adds nothing.
 
-        :raises CallOrderError: if no step was begun, by the backward pass of ``penalty()`` or by
-            ``add_penalty_gradient()``; if the gradients have been removed or changed since, and no
-            copy was kept.
+        :raises CallOrderError: if no step was begun by the backward pass of ``penalty()``, if the
+            gradients have been removed or changed since, or if an optimiser is attached.
         """
-        if self._optimizer.is_attached:
-            self._optimizer.detach()
-            self._recorder.end_iteration()
-        else:
-            self._recorder.close()
+        self._calls.update_running_sum()
+
+    # The end of a task, and the next
 
     def update_omega(self) -> None:
         """Consolidate the task (eq. 5): importance, new anchor, path integral back to zero.
 
         A task without a step changes nothing.
 
-        :raises CallOrderError: if weights moved since the last ``update_running_sum()``, or in no
-            recorded step at all, because it was called before the optimiser's step.
+        :raises CallOrderError: if weights moved, but in no recorded step.
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
+        :raises ModelChangedError: as :meth:`begin_task`.
         """
-        self._recorder.check_before_consolidation()
-        self._recorder.end_task()
-        if self._state.steps:
-            seen = self._recorder.sees_every_step
-            end_task(self._bound.live, self._state, self._settings, seen)
-        self._task_is_open = self._looked = False
+        self._calls.end_task()
+        self._tracked.follow()
+        tracked, steps = self._tracked, self.steps
+        if not tracked.parameters:
+            return
+        attached = bool(self._step.optimizers)
+        from_zero = tracked.options["first_anchor"] == "zero" and not tracked.state.tasks
+        if not (steps and (attached or from_zero)):
+            path = [local(path) for path in tracked.state.path_integral.values()]
+            if formulas.any_nonzero(tracked.displacement()) and not formulas.any_nonzero(path):
+                raise CallOrderError(
+                    f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
+                    "optimiser that moves them, a new one as well; or call update_running_sum() "
+                    "after the optimiser's step, with penalty() in the loss."
+                )
+        if steps:
+            tracked.consolidate()
+
+    def begin_task(self, model: nn.Module | None = None) -> None:
+        """Look at the model anew: new, grown, frozen, thawed or moved parameters.
+
+        Need not be called: a step does when it meets a parameter that it does not know. Units that
+        exist already keep their state; new ones start unprotected, anchored at their present value.
+        A path integral in progress goes on.
+
+        :param model: the model, if it is another object than before.
+        :raises ModelChangedError: if a parameter with importance has left the model or shrunk, and
+            ``replaced`` is ``"error"``.
+        :raises ParameterSelectionError: if nothing could be protected.
+        """
+        self._calls.end_task()
+        self._tracked.follow(model)
+
+    def continues(self, model: nn.Module) -> bool:
+        """Whether a model is the one that is protected, or goes on from its weights.
+
+        :param model: any module; it is only read. Waits for the device if it is another one.
+        """
+        return self._tracked.continues_in(model)
+
+    # What is known
+
+    @property
+    def importance(self) -> dict[str, Tensor]:
+        """Omega by parameter name: a dictionary of the kept tensors themselves, not copies."""
+        return dict(self._tracked.state.importance)
+
+    @property
+    def path_integral(self) -> dict[str, Tensor]:
+        """Omega (small) of the task in progress, by name: the kept tensors themselves."""
+        return dict(self._tracked.state.path_integral)
+
+    @property
+    def anchor(self) -> dict[str, Tensor]:
+        """Theta* by parameter name: the kept tensors themselves, not copies."""
+        return dict(self._tracked.state.anchor)
+
+    # The names under which the three-call class is known.
+    omega, running_sum, prev_params = importance, path_integral, anchor
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that is protected."""
+        return self._tracked.model
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """The model's parameters that are not protected, each with the reason."""
+        return dict(self._tracked.skipped)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks have been consolidated."""
+        return self._tracked.state.tasks
+
+    @property
+    def steps(self) -> int:
+        """How many optimiser steps have been recorded in the task in progress."""
+        return self._tracked.state.steps
+
+    @torch.no_grad()
+    def total_importance(self) -> Tensor:
+        """Return the sum of Omega over all parameters, a scalar on the first one's device."""
+        importance = list(self._tracked.state.importance.values())
+        return whole(formulas.total(importance)) if importance else torch.zeros(())
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on bit for bit, also in mid-task.
 
         :return: plain dictionaries with copies of the tensors, integers and a version; it passes
-            through ``torch.save`` and ``torch.load(..., weights_only=True)``. Options and strength
-            are not in it.
+            through ``torch.save`` and ``torch.load(..., weights_only=True)``, and sharded through
+            ``torch.distributed.checkpoint``. Options, strength and optimisers are not in it.
         :raises CallOrderError: if weights moved since the last ``update_running_sum()``.
         """
-        self._recorder.refuse_unrecorded_step()
-        return state_to_dict(self._state)
+        self._calls.refuse_unrecorded_step()
+        return state_to_dict(self._tracked.state)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, may_grow: bool = False) -> None:
         """Take over a saved state; tensors are copied to the parameters' devices and dtypes.
 
-        :param state_dict: what :meth:`state_dict` gave; it is not modified.
+        :param state_dict: what :meth:`state_dict` gave, sharded or not; it is not modified.
         :param may_grow: accept a state that was saved before the model got more units or
             parameters; those start unprotected.
         :raises StateDictError: if entries are missing, extra or misshaped, or the version is
@@ -298,36 +304,6 @@ class SynapticIntelligence(KeptState):
         """
         state = state_from_dict(state_dict)
         if not may_grow:
-            check_same_parameters(state, self._state, self.skipped)
-        self._follow(self._bound.model, state)
-
-    def continues(self, model: nn.Module) -> bool:
-        """Whether a model is the one that is protected, or goes on from its weights.
-
-        :param model: any module; it is only read. Waits for the device if it is another one.
-        """
-        return self._bound.continues_in(model)
-
-    def _follow(self, model: nn.Module, state: State, before: Binding | None = None) -> None:
-        """Bind a state to a model; raises before anything is changed."""
-        bound = bind(model, state, self._settings, before)
-        recorder = StepRecorder(bound.live, state, self._settings)
-        if hasattr(self, "_recorder"):
-            recorder.take_over(self._recorder, same_penalty=before is not None)
-        self._recorder = recorder
-        self._bound, self._state = bound, state
-        self._task_is_open = self._looked = False
-
-    @property
-    def _statistics_are_frozen(self) -> bool:
-        return self._settings.normalisation == "freeze" and self._state.tasks > 0
-
-    def _refuse_drift(self) -> None:
-        if self._statistics_are_frozen:
-            self._bound.statistics.refuse_drift()
-
-    def _look_at_model(self) -> None:
-        self._refuse_drift()
-        if not self._looked:
-            self.begin_step()
-        self._looked = False
+            check_same_parameters(state, self._tracked.state, self._tracked.skipped)
+        self._calls.end_task()
+        self._tracked.follow(state=state)

@@ -84,21 +84,11 @@ def test_a_bad_number_from_a_function_is_refused_before_its_experience_begins() 
     assert same(before, weights(model))
 
 
-@pytest.mark.parametrize(
-    ("model", "options", "message"),
-    [
-        (network(), {"exclude": ["hed.*"]}, r"'hed\.\*' matches no parameter"),
-        (network().requires_grad_(False), {}, "Unfreeze one"),
-    ],
-    ids=["pattern", "frozen"],
-)
-def test_what_needs_the_model_is_refused_before_the_first_iteration(
-    model: nn.Module, options: dict[str, Any], message: str
-) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    strategy = with_si(model, SIPlugin(**options), optimizer=optimizer)
+def test_a_pattern_that_matches_nothing_is_refused_before_the_first_iteration() -> None:
+    model = network()
+    strategy = with_si(model, SIPlugin(exclude=["hed.*"]))
     before = weights(model)
-    with pytest.raises(ParameterSelectionError, match=message):
+    with pytest.raises(ParameterSelectionError, match=r"'hed\.\*' matches no parameter"):
         strategy.train(digits_benchmark().train_stream[0])
     assert same(before, weights(model))
 

@@ -11,7 +11,8 @@ from torch.amp import GradScaler
 from torch.optim import SGD, Adam
 
 from si_avalanche import CallOrderError, ConfigurationError, NonFiniteError, SIPlugin
-from si_avalanche.compatibility import scales_of_gradients
+from si_avalanche import compatibility
+from si_avalanche.step import scale_of
 from tests.digits import digits_benchmark, network, parts, same, train, weights, with_si
 from tests.witness import Witness
 
@@ -207,11 +208,11 @@ def test_a_scaler_may_be_an_attribute_of_a_plugin_or_of_a_class() -> None:
     plugin = SIPlugin()
     strategy = mixed(plugin, None, torch.bfloat16)
     strategy.plugins.append(Holder())
-    assert scales_of_gradients(strategy) == (None, None)
+    assert scale_of(compatibility.scaler_of(strategy), []) is None
     Holder.scaler.scale(torch.ones(1))
-    assert scales_of_gradients(strategy) == (512.0, 512.0)
+    assert scale_of(compatibility.scaler_of(strategy), []) == 512.0
     strategy.plugins.pop()
-    assert scales_of_gradients(strategy) == (None, None)
+    assert compatibility.scaler_of(strategy) is None
 
 
 def test_several_scalers_are_refused() -> None:

@@ -1,0 +1,347 @@
+"""One step of an optimiser, from the gradient that it finds to the path integral.
+
+1. ``loss.backward()``: nothing of ours is there.
+2. ``optimizer.step()`` begins: the weights are noted, and for the length of its step the optimiser
+   is given the sum of the task gradient and the penalty's, in other memory.
+3. The optimiser moves the weights.
+4. ``optimizer.step()`` ends: every parameter has its task gradient again, untouched, and what moved
+   goes to the path integral.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.amp.grad_scaler import OptState
+from torch.optim import LBFGS, Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from si_avalanche import formulas
+from si_avalanche.errors import CallOrderError, ConfigurationError
+from si_avalanche.one_pass import OnePass
+from si_avalanche.shards import is_sharded, local
+from si_avalanche.tracked import Lane, Tracked
+
+
+@dataclass
+class OpenStep:
+    """A step under way.
+
+    :param optimizer: whose step it is.
+    :param lane: the protected parameters that have a gradient.
+    :param found: the gradients that the optimiser would find without us.
+    :param given: what it was given instead; ``None`` where its work was done already.
+    :param scale: the factor of a ``GradScaler`` that the optimiser takes off by itself.
+    """
+
+    optimizer: Optimizer
+    lane: Lane
+    found: list[Tensor]
+    given: list[Tensor | None]
+    scale: Tensor | None
+
+
+class AtTheStep:
+    """What Synaptic Intelligence does around the steps of the optimisers it is attached to.
+
+    :param tracked: the protected parameters; the path integral is changed in place.
+    """
+
+    def __init__(self, tracked: Tracked) -> None:
+        self._tracked = tracked
+        self._attached: dict[Optimizer, tuple[OnePass | None, list[RemovableHandle]]] = {}
+        self._others: RemovableHandle | None = None
+        self._open: OpenStep | None = None
+        self.kept: dict[Tensor, Tensor] = {}
+        """Task gradients of the step to come by parameter, unscaled, whatever happens to ``grad``."""
+
+    # The life of one step
+
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Begin the step now or, if it has a closure, when that has brought the gradients."""
+        if isinstance(optimizer, LBFGS) and optimizer.param_groups[0]["max_iter"] > 1:
+            raise _several_evaluations(optimizer)
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._begin(optimizer)
+            return None
+        begins = self._begins_after(closure, optimizer)
+        if len(args) > 1:
+            return (args[0], begins, *args[2:]), kwargs
+        return args, {**kwargs, "closure": begins}
+
+    def _begins_after(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+        """Return the closure with the beginning of the step at its end."""
+        everything = _parameters_of(optimizer)
+        versions = [p._version for p in everything]
+        evaluated = False
+
+        def evaluate() -> Any:
+            nonlocal evaluated
+            if evaluated or versions != [p._version for p in everything]:
+                self._abandon()
+                raise _several_evaluations(optimizer)
+            evaluated = True
+            with torch.enable_grad():
+                loss = closure()
+            self._begin(optimizer)
+            return loss
+
+        return evaluate
+
+    @torch.no_grad()
+    def _begin(self, optimizer: Optimizer) -> None:
+        """Note the weights and give the optimiser the sum of both gradients, or do its work."""
+        tracked, everything = self._tracked, _parameters_of(optimizer)
+        stepping = [p for p in everything if p.grad is not None]
+        if self._open is not None:
+            if self._open.optimizer is not optimizer and self._is_within_a_step(stepping):
+                raise _within_another(optimizer, self._open.optimizer)
+            self._abandon()
+        lane = tracked.lane_of(stepping)
+        if not lane.names:
+            return
+        tracked.begin_step()
+        found, scale = [p.grad for p in lane.parameters], getattr(optimizer, "grad_scale", None)
+        step = self._open = OpenStep(optimizer, lane, found, list(found), scale)
+        one_pass, _ = self._attached[optimizer]
+        gradients = lane.gradients
+        if one_pass is not None and one_pass.step(
+            lane, gradients, self._task_gradients(step, gradients), scale, tracked
+        ):
+            step.given = [None] * len(found)
+        else:
+            before = tracked.before(lane)
+            torch._foreach_copy_(before, lane.weights)
+            c = tracked.c * scale if scale is not None and tracked.c else tracked.c
+            # Where there is no penalty it is a copy: an optimiser may change it unseen.
+            sums = _with_penalty(lane, gradients, before, c)
+            step.given = [_as_gradient(*pair) for pair in zip(sums, found, strict=True)]
+        for parameter, gradient in zip(lane.parameters, step.given, strict=True):
+            parameter.grad = gradient
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, *_: object) -> None:
+        """Give the gradients back and add what moved to the path integral (eq. 3)."""
+        step, tracked = self._open, self._tracked
+        if step is None or step.optimizer is not optimizer:
+            return
+        is_done = step.given[0] is None
+        self._give_back(step)
+        lane = step.lane
+        if not is_done:
+            before, after = tracked.before(lane), lane.weights
+            integrands = self._task_gradients(step, lane.gradients)
+            if tracked.options["gradient"] == "total":
+                integrands = _with_penalty(lane, integrands, before, tracked.c)
+            # Only then may a gradient be infinite although its weight is not.
+            if self.kept or hasattr(optimizer, "found_inf"):
+                rows = zip(integrands, before, after, strict=True)
+                integrands = [g.masked_fill(start == end, 0.0) for g, start, end in rows]
+            formulas.add_path_increment_(lane.path_integral, integrands, before, after)
+        for parameter in lane.parameters if self.kept else ():
+            self.kept.pop(parameter, None)
+        tracked.state.steps += 1
+
+    def _task_gradients(self, step: OpenStep, gradients: list[Tensor]) -> list[Tensor]:
+        """Return the gradients that the path integral takes: those found, or those kept."""
+        if step.scale is not None:
+            gradients = [gradient / step.scale for gradient in gradients]
+        if self.kept:
+            pairs = zip(step.lane.parameters, gradients, strict=True)
+            gradients = [self.kept.get(parameter, gradient) for parameter, gradient in pairs]
+        return gradients
+
+    def _is_within_a_step(self, parameters: Sequence[Any]) -> bool:
+        """Whether a step under way has given these parameters the gradients that they have."""
+        given = set() if self._open is None else {id(gradient) for gradient in self._open.given}
+        return any(id(p.grad) in given for p in parameters)
+
+    def _abandon(self) -> None:
+        """Forget a step that an error has ended."""
+        if self._open is not None:
+            self._give_back(self._open)
+
+    def _give_back(self, step: OpenStep) -> None:
+        """Put the gradients back in their places, and let go of the memory of the sums."""
+        self._open = None
+        rows = zip(step.lane.parameters, step.found, step.given, strict=True)
+        for parameter, found, given in rows:
+            if parameter.grad is given or parameter.grad is None:
+                parameter.grad = found
+        step.given = []
+
+    # What it is attached to
+
+    @property
+    def optimizers(self) -> dict[Optimizer, bool]:
+        """The optimisers it is attached to, each with whether in one pass."""
+        return {each: one_pass is not None for each, (one_pass, _) in self._attached.items()}
+
+    def attach(self, optimizer: Any, fused: bool) -> None:
+        """Be there at each step of an optimiser; see ``SynapticIntelligence.attach``."""
+        optimizer = _with_hooks(optimizer)
+        owners = [_owner(hook) for hook in optimizer._optimizer_step_pre_hooks.values()]
+        if any(owner is not None and owner is not self for owner in owners):
+            raise ConfigurationError(
+                f"Another SynapticIntelligence is attached to this {type(optimizer).__name__}: "
+                "each would add its penalty. Detach one of them; in Avalanche keep one SIPlugin, "
+                "whose c may be a list or a function."
+            )
+        _parameters_of(optimizer)
+        one_pass = OnePass(optimizer) if fused else None
+        self.detach(optimizer)
+        handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+        self._attached[optimizer] = one_pass, handles
+
+    def attach_others(self, fused: bool) -> None:
+        """Attach to every optimiser that makes a step; see ``SynapticIntelligence``."""
+        here = weakref.ref(self)
+
+        def attach(optimizer: Optimizer, *_: object) -> None:
+            if (me := here()) is not None and me._is_another(optimizer):
+                me.attach(optimizer, fused)
+
+        self._others = register_optimizer_step_pre_hook(attach)
+
+    def _is_another(self, optimizer: Optimizer) -> bool:
+        """Whether an optimiser begins a step with a protected parameter, and nobody is there."""
+        if optimizer in self._attached:
+            return False
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return self._tracked.knows_one_of(parameters) and not self._is_within_a_step(parameters)
+
+    def detach(self, optimizer: Any = None) -> None:
+        """Let go of one optimiser, or of all and others; harmless if it is attached to none."""
+        if optimizer is None and self._others is not None:
+            self._others.remove()
+        for each in list(self._attached) if optimizer is None else [_with_hooks(optimizer)]:
+            for handle in self._attached.pop(each, (None, []))[1]:
+                handle.remove()
+
+    @torch.no_grad()
+    def keep_gradient(self, scaler: GradScaler | None = None) -> None:
+        """Copy the gradients as they are; see ``SynapticIntelligence.keep_gradient``."""
+        tracked = self._tracked
+        lane = tracked.lane_of([p for p in tracked.model.parameters() if p.grad is not None])
+        scale = scale_of(scaler, self._attached)
+        columns = zip(lane.parameters, lane.gradients, lane.path_integral, strict=True)
+        for parameter, gradient, path in columns:
+            copy = gradient.to(path.dtype, copy=True)
+            self.kept[parameter] = copy if scale is None else copy.div_(scale)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep the optimisers and leave out the hooks, which PyTorch does not copy either."""
+        return {"_tracked": self._tracked, "kept": self.kept, "optimizers": self.optimizers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Attach to the copies of the optimisers."""
+        self.__init__(state["_tracked"])  # type: ignore[misc]
+        self.kept = state["kept"]
+        for optimizer, fused in state["optimizers"].items():
+            self.attach(optimizer, fused)
+
+
+def scale_of(scaler: GradScaler | None, optimizers: Sequence[Optimizer]) -> Tensor | None:
+    """Return the factor that the gradients of these optimisers have now, without waiting.
+
+    :param scaler: what scales the loss.
+    :param optimizers: any; one whose gradients have been unscaled already counts for all.
+    :return: ``None`` for no factor.
+    """
+    if scaler is None or not scaler.is_enabled() or scaler._scale is None:
+        return None
+    # There is no public way to ask whether gradients have been unscaled.
+    stages = [scaler._per_optimizer_states.get(id(each), {}).get("stage") for each in optimizers]
+    return None if OptState.UNSCALED in stages else scaler._scale
+
+
+def _with_penalty(
+    lane: Lane, gradients: Sequence[Tensor], before: list[Tensor], c: float | Tensor
+) -> list[Tensor]:
+    """Return gradients with the penalty's (eq. 4) at the weights before the step; new tensors."""
+    places, important = lane.important
+    if not places or (isinstance(c, float) and c == 0):
+        return [gradient.clone() for gradient in gradients]
+    start = before if important is lane else [before[place] for place in places]
+    mine = gradients if important is lane else [gradients[place] for place in places]
+    kept = important.anchor, important.importance
+    sums = formulas.add_penalty_gradient(mine, start, *kept, c)
+    if important is lane:
+        return sums
+    found = dict(zip(places, sums, strict=True))
+    return [found.get(k, g) if k in found else g.clone() for k, g in enumerate(gradients)]
+
+
+def _as_gradient(total: Tensor, like: Tensor) -> Tensor:
+    """Return a sum in the dtype of a parameter's gradient, and sharded as that is."""
+    if not is_sharded(like):
+        return total if total.dtype == like.dtype else total.to(like.dtype)
+    given = torch.empty_like(like)
+    local(given).copy_(total)
+    return given
+
+
+def _parameters_of(optimizer: Optimizer) -> list[Any]:
+    """Return all parameters of an optimiser.
+
+    :raises ConfigurationError: if it climbs: the penalty would drive weights from the anchor.
+    """
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise ConfigurationError(
+            f"{type(optimizer).__name__} has maximize=True: it would climb the penalty as well. "
+            "Minimise the negative of your objective instead."
+        )
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _with_hooks(optimizer: Any) -> Optimizer:
+    """Return an optimiser whose steps can be followed, itself or what its wrapper holds.
+
+    :raises ConfigurationError: if there is none.
+    """
+    found = optimizer
+    while not hasattr(found, "_optimizer_step_pre_hooks") and hasattr(found, "optimizer"):
+        found = found.optimizer
+    if not isinstance(found, Optimizer):
+        raise ConfigurationError(
+            "The optimiser must be a torch.optim.Optimizer, whose steps can be followed, got "
+            f"{type(optimizer).__name__}. Derive it from that class, or use the three calls in a "
+            "loop of your own."
+        )
+    if not hasattr(found, "_optimizer_step_pre_hooks"):
+        raise ConfigurationError(
+            f"{type(found).__name__} takes no hooks, so that its steps can't be followed. Let its "
+            "constructor call super().__init__()."
+        )
+    return found
+
+
+def _owner(hook: object) -> "AtTheStep | None":
+    owner = getattr(hook, "__self__", None)
+    return owner if isinstance(owner, AtTheStep) else None
+
+
+def _within_another(optimizer: Optimizer, outer: Optimizer) -> CallOrderError:
+    return CallOrderError(
+        f"{type(optimizer).__name__} makes a step within a step of {type(outer).__name__}, and "
+        "both are followed: the penalty would be added twice. Attach the outer one alone."
+    )
+
+
+def _several_evaluations(optimizer: Optimizer) -> CallOrderError:
+    return CallOrderError(
+        f"{type(optimizer).__name__} was given a closure that it evaluates several times in one "
+        "step, or not at the weights that the step begins with: there is no gradient at which the "
+        "step begins. Use an optimiser that evaluates its closure once, before it moves a weight."
+    )
