@@ -311,7 +311,10 @@ def _with_hooks(optimizer: Any) -> Optimizer:
     :raises ConfigurationError: if there is none.
     """
     found = optimizer
-    while not hasattr(found, "_optimizer_step_pre_hooks") and hasattr(found, "optimizer"):
+    # By what it has itself: Lightning's wrapper passes on all else that it is asked for.
+    while "_optimizer_step_pre_hooks" not in getattr(found, "__dict__", ()) and hasattr(
+        found, "optimizer"
+    ):
         found = found.optimizer
     if not isinstance(found, Optimizer):
         raise ConfigurationError(
