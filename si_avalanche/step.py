@@ -8,6 +8,7 @@
    goes to the path integral.
 """
 
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class OpenStep:
     found: list[Tensor]
     given: list[Tensor | None]
     scale: Tensor | None
+    within: int = 0
+    """How many steps of the same optimiser are under way within it: a subclass calls its base."""
 
 
 class AtTheStep:
@@ -100,12 +103,14 @@ class AtTheStep:
     def _begin(self, optimizer: Optimizer) -> None:
         """Note the weights and give the optimiser the sum of both gradients, or do its work."""
         tracked, everything = self._tracked, _parameters_of(optimizer)
-        stepping = [p for p in everything if p.grad is not None]
         if self._open is not None:
-            if self._open.optimizer is not optimizer and self._is_within_a_step(stepping):
+            if self._open.optimizer is optimizer and _steps_under_way(optimizer) > 1:
+                self._open.within += 1
+                return
+            if self._is_within_a_step(everything) and _steps_under_way(self._open.optimizer):
                 raise _within_another(optimizer, self._open.optimizer)
             self._abandon()
-        lane = tracked.lane_of(stepping)
+        lane = tracked.lane_of([p for p in everything if p.grad is not None])
         if not lane.names:
             return
         tracked.begin_step()
@@ -132,6 +137,9 @@ class AtTheStep:
         """Give the gradients back and add what moved to the path integral (eq. 3)."""
         step, tracked = self._open, self._tracked
         if step is None or step.optimizer is not optimizer:
+            return
+        if step.within:
+            step.within -= 1
             return
         is_done = step.given[0] is None
         self._give_back(step)
@@ -328,6 +336,24 @@ def _with_hooks(optimizer: Any) -> Optimizer:
             "constructor call super().__init__()."
         )
     return found
+
+
+_CODE_OF_STEPS = Optimizer.profile_hook_step(len).__code__
+"""What calls the hooks of an optimiser, around its step."""
+
+
+def _steps_under_way(optimizer: Optimizer) -> int:
+    """Return how many steps of an optimiser are on the stack now.
+
+    A step that an error has ended tells nobody; one whose class calls ``super().step()`` calls the
+    hooks twice.
+    """
+    frame, count = sys._getframe(), 0
+    while frame is not None:
+        if frame.f_code is _CODE_OF_STEPS:
+            count += frame.f_locals["args"][0] is optimizer
+        frame = frame.f_back  # type: ignore[assignment]
+    return count
 
 
 def _owner(hook: object) -> "AtTheStep | None":
