@@ -17,7 +17,7 @@ from si_avalanche.parameters import (
     select_parameters,
 )
 from si_avalanche.settings import Options, check_fits_in
-from si_avalanche.shards import is_sharded, local, whole
+from si_avalanche.shards import anywhere, is_sharded, local, whole
 from si_avalanche.state import State, state_dtype
 
 _log = logging.getLogger("si_avalanche")
@@ -89,9 +89,14 @@ class Lane:
         """
         versions = [omega._version for omega in self.importance]
         if versions != self._versions:
-            places = [place for place, omega in enumerate(self.importance) if omega.any()]
+            flags = anywhere([bool(omega.any()) for omega in self.importance], self.parameters)
+            places = [place for place, is_important in enumerate(flags) if is_important]
             self._important, self._versions = (places, self.part(places)), versions
         return self._important
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether a flag is true in one of the processes that share the parameters."""
+        return any(anywhere([flag] * len(self.names), self.parameters))
 
     def part(self, places: Sequence[int]) -> "Lane":
         """Return the lane of the parameters at some places."""
@@ -186,6 +191,8 @@ class Tracked:
     @property
     def has_changed(self) -> bool:
         """Whether the model has other parameters than it had, or they look otherwise."""
+        if any(map(is_sharded, self._all)):
+            tuple(plain_named_parameters(self.model))  # gives back what has been gathered
         now = list(self.model.parameters())
         same = len(now) == len(self._all) and all(
             a is b for a, b in zip(now, self._all, strict=True)
@@ -226,7 +233,7 @@ class Tracked:
         lane = self._lanes.get(key)
         if lane is None or not lane.is_current:
             unknown = [p for p in parameters if p not in self._names and p not in self._foreign]
-            if unknown or lane is not None:
+            if unknown or lane is not None or self.has_changed:
                 self.follow()
                 self._foreign.update(p for p in unknown if p not in self._names)
             elif len(self._lanes) >= _MOST:
@@ -296,7 +303,7 @@ class Tracked:
             self.options["clamp"],
             self.options["decay"],
         )
-        _refuse_non_finite(lane.names, weights, new)
+        _refuse_non_finite(lane, weights, new)
         torch._foreach_copy_(lane.importance, new)
         torch._foreach_copy_(lane.anchor, weights)
         torch._foreach_zero_(lane.path_integral)
@@ -321,14 +328,11 @@ def _starts_with(new: Tensor, old: Tensor) -> bool:
     return torch.equal(part.to("cpu", old.dtype), whole(old.detach()).cpu())
 
 
-def _refuse_non_finite(
-    names: Sequence[str], weights: Sequence[Tensor], importance: Sequence[Tensor]
-) -> None:
-    broken = [
-        name
-        for name, theta, omega in zip(names, weights, importance, strict=True)
-        if not (theta.isfinite().all() and omega.isfinite().all())
-    ]
+def _refuse_non_finite(lane: Lane, weights: Sequence[Tensor], importance: Sequence[Tensor]) -> None:
+    pairs = zip(weights, importance, strict=True)
+    flags = [not (theta.isfinite().all() and omega.isfinite().all()) for theta, omega in pairs]
+    flags = anywhere(flags, lane.parameters)
+    broken = [name for name, is_broken in zip(lane.names, flags, strict=True) if is_broken]
     if broken:
         raise NonFiniteError(
             f"The task made weights or importance non-finite in {', '.join(broken)}: the loss has "
