@@ -42,9 +42,10 @@ class OpenStep:
 
     optimizer: Optimizer
     lane: Lane
-    found: list[Tensor]
+    found: list[Any]
     given: list[Tensor | None]
     scale: Tensor | None
+    versions: Sequence[int] = ()
     within: int = 0
     """How many steps of the same optimiser are under way within it: a subclass calls its base."""
 
@@ -69,8 +70,10 @@ class AtTheStep:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Begin the step now or, if it has a closure, when that has brought the gradients."""
-        if isinstance(optimizer, LBFGS) and optimizer.param_groups[0]["max_iter"] > 1:
-            raise _several_evaluations(optimizer)
+        if isinstance(optimizer, LBFGS):
+            group = optimizer.param_groups[0]
+            if group["max_iter"] > 1 or group["line_search_fn"] is not None:
+                raise _several_evaluations(optimizer)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._begin(optimizer)
@@ -104,11 +107,13 @@ class AtTheStep:
         """Note the weights and give the optimiser the sum of both gradients, or do its work."""
         tracked, everything = self._tracked, _parameters_of(optimizer)
         if self._open is not None:
-            if self._open.optimizer is optimizer and _steps_under_way(optimizer) > 1:
+            outer = self._open.optimizer
+            if outer is optimizer and _steps_under_way(outer) > 1:
                 self._open.within += 1
                 return
-            if self._is_within_a_step(everything) and _steps_under_way(self._open.optimizer):
-                raise _within_another(optimizer, self._open.optimizer)
+            is_within = self._is_within_a_step(everything)
+            if outer is not optimizer and is_within and _steps_under_way(outer):
+                raise _within_another(optimizer, outer)
             self._abandon()
         lane = tracked.lane_of([p for p in everything if p.grad is not None])
         if not lane.names:
@@ -129,6 +134,7 @@ class AtTheStep:
             # Where there is no penalty it is a copy: an optimiser may change it unseen.
             sums = _with_penalty(lane, gradients, before, c)
             step.given = [_as_gradient(*pair) for pair in zip(sums, found, strict=True)]
+            step.versions = [given._version for given in step.given if given is not None]
         for parameter, gradient in zip(lane.parameters, step.given, strict=True):
             parameter.grad = gradient
 
@@ -173,9 +179,14 @@ class AtTheStep:
         return any(id(p.grad) in given for p in parameters)
 
     def _abandon(self) -> None:
-        """Forget a step that an error has ended."""
-        if self._open is not None:
-            self._give_back(self._open)
+        """Forget a step that an error has ended; a gradient changed since then stays."""
+        if (step := self._open) is not None:
+            rows = zip(step.lane.parameters, step.given, strict=True)
+            for place, (parameter, given) in enumerate(rows):
+                is_there = given is not None and parameter.grad is given
+                if not (is_there and given._version == step.versions[place]):
+                    step.found[place] = parameter.grad
+            self._give_back(step)
 
     def _give_back(self, step: OpenStep) -> None:
         """Put the gradients back in their places, and let go of the memory of the sums."""
