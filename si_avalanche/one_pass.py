@@ -186,7 +186,7 @@ class OnePass:
                 steps = self._begin(kind, group, lane.parameters[place])
                 key = number, theta.dtype, theta.device, steps, _is_dense(theta)
                 runs[key] = kind, group, run
-                alike.setdefault(key, []).extend([place] if theta.numel() else [])
+                alike.setdefault(key, []).append(place)
         return [
             Batch(self._optimizer, *runs[key], lane, places[first : first + WIDTH], key[3])
             for key, places in alike.items()
@@ -234,18 +234,22 @@ class Batch:
         places: list[int],
         steps: float,
     ) -> None:
-        self._kind, self._group, self._places, self._steps = kind, group, places, steps
+        self._kind, self._group, self._steps = kind, group, steps
         self._of_all = optimizer.state
         self._parameters = [lane.parameters[place] for place in places]
         self._states = [optimizer.state.get(parameter) for parameter in self._parameters]
         self._moments = [state[name] for name in kind.moments for state in self._states]
         self._counts = [state["step"] for state in self._states] if kind is _ADAM else []
         self._versions = [count._version for count in self._counts]
-        kept = (lane.weights, lane.path_integral, lane.anchor, lane.importance)
-        rows = [[column[place] for place in places] for column in kept]
+        weights = lane.weights
+        self._pointers = _pointers([weights[place] for place in places])
+        # What has no entry, as a small parameter in a shard, is only counted.
+        self._places = [place for place in places if weights[place].numel()]
+        kept = (weights, lane.path_integral, lane.anchor, lane.importance)
+        rows = [[column[place] for place in self._places] for column in kept]
         for name in kind.moments:
-            rows.append([local(state[name]) for state in self._states])
-        self._strides, self._pointers = [t.stride() for t in rows[0]], _pointers(rows[0])
+            rows.append([m for state in self._states if (m := local(state[name])).numel()])
+        self._strides = [tensor.stride() for tensor in rows[0]]
         # What has gaps, or lies in memory in several orders, is computed as it is.
         self._is_flat = all(
             _is_dense(row[k]) and row[k].stride() == stride
@@ -253,10 +257,10 @@ class Batch:
             for k, stride in enumerate(self._strides)
         )
         self._run = run if self._is_flat else kind.function
-        none = [rows[0][0].new_zeros(2) for _ in range(WIDTH - len(places))]
+        none = [weights[places[0]].new_zeros(2) for _ in range(WIDTH - len(self._places))]
         self._fill = none if self._is_flat else []
         self._rows = [row + [t.clone() for t in self._fill] for row in rows]
-        self._numbers = rows[0][0].new_empty(4 + kind.count)
+        self._numbers = weights[places[0]].new_empty(4 + kind.count)
 
     def is_current(self) -> bool:
         """Whether weights and state are where they were, and all have made as many steps."""
@@ -288,6 +292,8 @@ class Batch:
             torch._foreach_add_(self._counts, _ONE, alpha=1.0)
             self._versions = [count._version for count in self._counts]
         self._steps += 1
+        if not self._places:
+            return
         l2 = 0.0 if _is_decoupled(self._group) else float(self._group["weight_decay"])
         self._set_numbers([*settings, l2, *self._kind.numbers(self._group, self._steps)])
         mine = self._laid_out(gradients)
