@@ -11,6 +11,7 @@ from torch.autograd import Variable
 from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
 from si_avalanche.marks import mark, same_marks, share_tensors
+from si_avalanche.shards import anywhere, local
 from si_avalanche.step import AtTheStep, scale_of
 from si_avalanche.tracked import Lane, Tracked
 
@@ -85,7 +86,8 @@ class Iteration:
         gradients = [p.grad for p in there.parameters]
         goes_on = share_tensors(self._seen, gradients) and (
             # Zeroed in place, they belong to a new step.
-            same_marks(self._seen, gradients) or formulas.any_nonzero(there.gradients)
+            same_marks(self._seen, gradients)
+            or there.anywhere(formulas.any_nonzero(there.gradients))
         )
         if not goes_on:
             kept.clear()
@@ -164,7 +166,8 @@ class Iteration:
             return
         moved = not same_marks(weights, weights.tensors)
         pairs = zip(copies, weights.tensors, strict=bool(copies))
-        if (moved and not copies) or not all(torch.equal(*pair) for pair in pairs):
+        flags = [not torch.equal(local(old), local(new)) for old, new in pairs]
+        if (moved and not copies) or any(anywhere(flags, copies)):
             raise CallOrderError(
                 "Weights moved in an iteration in which no optimiser that is followed made a step. "
                 "SIPlugin follows every torch.optim.Optimizer that steps a protected parameter: let "

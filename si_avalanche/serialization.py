@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from si_avalanche.errors import StateDictError
-from si_avalanche.shards import whole
+from si_avalanche.shards import anywhere, local
 from si_avalanche.state import State
 
 VERSION = 1
@@ -128,7 +128,7 @@ def _check_tensors(kind: str, tensors: object, importance: object) -> None:
         dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
         if not dense or not tensor.is_floating_point() or tensor.is_meta:
             raise StateDictError(f"{kind!r} of {name!r} must be a dense floating-point tensor.")
-        if not whole(tensor.isfinite().all()):
+        if any(anywhere([not local(tensor).isfinite().all()], [tensor])):
             raise StateDictError(f"{kind!r} of {name!r} is not finite: load an earlier state.")
         if tensor.shape != importance[name].shape:
             raise StateDictError(

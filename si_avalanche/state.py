@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from si_avalanche.errors import ModelChangedError
 from si_avalanche.settings import FirstAnchor, Replaced
-from si_avalanche.shards import is_sharded, placed_like, whole
+from si_avalanche.shards import anywhere, is_sharded, local, placed_like, whole
 
 _log = logging.getLogger("si_avalanche")
 
@@ -60,15 +60,19 @@ class State:
         :param restless: names of parameters whose layers move them by themselves, such as
             ``Embedding(max_norm=...)``; not worth a word.
         """
+        starts = {name: local(theta.detach()) for name, theta in weights.items()}
+        for name, start in starts.items() if first_anchor == "zero" else ():
+            anchor = local(self.anchor[name])
+            starts[name] = torch.where(anchor == 0, anchor, start)
+        flags = [not torch.equal(start, local(self.anchor[n])) for n, start in starts.items()]
+        flags = anywhere(flags, list(weights.values()))
         known, self.start = self.start, {}
-        for name, theta in weights.items():
-            anchor, start = self.anchor[name], theta.detach()
-            if first_anchor == "zero":
-                start = torch.where(anchor == 0, anchor, start)
-            if not torch.equal(start, anchor):
-                self.start[name] = start.clone()
+        for name, is_elsewhere in zip(starts, flags, strict=True):
+            if is_elsewhere:
+                self.start[name] = weights[name].detach().clone()
+                local(self.start[name]).copy_(starts[name])
         new = [name for name in self.start if name not in known and name not in restless]
-        pulled = [name for name in new if whole(self.importance[name].any())]
+        pulled = self._important(new)
         if pulled:
             _log.warning(
                 "This task starts with other weights than the last one ended with: %s. The penalty "
@@ -104,9 +108,7 @@ class State:
                 'them back, pass replaced="drop" to forget what they have earned, or start a new '
                 "object for the new model."
             )
-        other = [
-            name for name in others if name not in misfits and whole(self.importance[name].any())
-        ]
+        other = self._important([name for name in others if name not in misfits])
         if other and replaced == "error":
             _log.warning(
                 "Other weights stand now under the names %s; their importance and anchor are kept "
@@ -119,6 +121,12 @@ class State:
             self._drop(names)
         for name, parameter in parameters.items():
             self._fit_one(name, parameter.detach(), first_anchor)
+
+    def _important(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that carry importance; waits for the device."""
+        tensors = pick(self.importance, names)
+        flags = anywhere([bool(local(omega).any()) for omega in tensors], tensors)
+        return [name for name, is_important in zip(names, flags, strict=True) if is_important]
 
     def _misfits(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
         """State that has no place in the model, by name, with the reason."""

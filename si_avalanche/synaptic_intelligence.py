@@ -21,7 +21,7 @@ from si_avalanche.settings import (
     check_switch,
     shows_options,
 )
-from si_avalanche.shards import local, whole
+from si_avalanche.shards import local, places_alike, summed
 from si_avalanche.step import AtTheStep
 from si_avalanche.three_calls import ThreeCalls
 from si_avalanche.tracked import Tracked
@@ -202,8 +202,9 @@ class SynapticIntelligence:
         attached = bool(self._step.optimizers)
         from_zero = tracked.options["first_anchor"] == "zero" and not tracked.state.tasks
         if not (steps and (attached or from_zero)):
-            path = [local(path) for path in tracked.state.path_integral.values()]
-            if formulas.any_nonzero(tracked.displacement()) and not formulas.any_nonzero(path):
+            lane = tracked.lane(tuple(tracked.parameters))
+            has_moved = lane.anywhere(formulas.any_nonzero(tracked.displacement()))
+            if has_moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral)):
                 raise CallOrderError(
                     f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
                     "optimiser that moves them, a new one as well; or call update_running_sum() "
@@ -278,7 +279,14 @@ class SynapticIntelligence:
     def total_importance(self) -> Tensor:
         """Return the sum of Omega over all parameters, a scalar on the first one's device."""
         importance = list(self._tracked.state.importance.values())
-        return whole(formulas.total(importance)) if importance else torch.zeros(())
+        sums = [
+            summed(
+                formulas.total([local(importance[place]) for place in places]),
+                importance[places[0]],
+            )
+            for places in places_alike(importance)
+        ]
+        return formulas.total(sums) if sums else torch.zeros(())
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on bit for bit, also in mid-task.

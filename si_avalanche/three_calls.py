@@ -10,6 +10,7 @@ from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
 from si_avalanche.iteration import at_end_of_backward
 from si_avalanche.marks import Marks, mark, same_marks, share_tensors
+from si_avalanche.shards import local, places_alike, summed
 from si_avalanche.step import AtTheStep
 from si_avalanche.tracked import Lane, Tracked
 
@@ -42,15 +43,24 @@ class ThreeCalls:
         places, lane = tracked.lane_of(trained).important
         names = lane.names if places and tracked.c else ()
         if names:
-            pairs = zip(lane.parameters, lane.importance, strict=True)
-            weights = [parameter.to(omega.dtype) for parameter, omega in pairs]
-            value = formulas.penalty(weights, lane.anchor, lane.importance, tracked.c)
+            value = self._value_of(lane)
         else:
             like = next(iter(tracked.state.anchor.values()), torch.zeros(()))
             value = torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)
         if value.requires_grad:
             value.register_hook(partial(self._penalty_goes_backward, names))
         return value
+
+    def _value_of(self, lane: Lane) -> Tensor:
+        """Return the penalty of some parameters, with what other processes hold of them."""
+        values = []
+        for places in places_alike(lane.parameters):
+            part = lane.part(places)
+            pairs = zip(part.parameters, part.importance, strict=True)
+            weights = [local(parameter).to(omega.dtype) for parameter, omega in pairs]
+            value = formulas.penalty(weights, part.anchor, part.importance, self._tracked.c)
+            values.append(summed(value, part.parameters[0]))
+        return formulas.total(values)
 
     @torch.no_grad()
     def _penalty_goes_backward(self, names: tuple[str, ...], factor: Tensor) -> None:
@@ -63,10 +73,12 @@ class ThreeCalls:
         number = torch._C._current_graph_task_id()
         if number != self._pass:
             self._pass, self._pulls_of_pass = number, []
-            there = self._gradients_now()
+            lane = self._with_gradient()
+            there = [p.grad for p in lane.parameters]
             goes_on = share_tensors(self._gradients, there) and (
                 # Zeroed in place, they belong to a new step.
-                same_marks(self._gradients, there) or formulas.any_nonzero(there)
+                same_marks(self._gradients, there)
+                or lane.anywhere(formulas.any_nonzero(lane.gradients))
             )
             at_end_of_backward(partial(self._pass_ends, mark(there), goes_on))
         self._pulls_of_pass.append((names, self._tracked.c * factor.detach()))
@@ -78,11 +90,11 @@ class ThreeCalls:
         It brought none if they went elsewhere, as with ``torch.autograd.grad``.
         """
         tracked, pulls, self._pass = self._tracked, self._pulls_of_pass, -1
-        gradients = self._gradients_now()
+        lane = self._with_gradient()
+        gradients = [p.grad for p in lane.parameters]
         has_pull = any(names for names, _ in pulls)
         if same_marks(before, gradients) and (has_pull or self._open is not None):
             return
-        lane = tracked.lane_of([p for p in tracked.parameters.values() if p.grad is not None])
         _ = lane.gradients  # refuses those that are sparse
         self.refuse_unrecorded_step()
         if self._open is None or not goes_on:
@@ -95,8 +107,9 @@ class ThreeCalls:
         self._open, self._pulls = lane, self._pulls + pulls
         self._gradients, self._weights = mark(gradients), mark(lane.parameters)
 
-    def _gradients_now(self) -> list[Tensor]:
-        return [p.grad for p in self._tracked.parameters.values() if p.grad is not None]
+    def _with_gradient(self) -> Lane:
+        everything = self._tracked.parameters.values()
+        return self._tracked.lane_of([p for p in everything if p.grad is not None])
 
     @torch.no_grad()
     def update_running_sum(self) -> None:
@@ -160,7 +173,8 @@ class ThreeCalls:
     def _have_moved(self, lane: Lane) -> bool:
         """Whether a weight differs from its copy; waits for the device."""
         pairs = zip(lane.weights, self._tracked.before(lane), strict=True)
-        return not all(torch.equal(now.to(before.dtype), before) for now, before in pairs)
+        moved = not all(torch.equal(now.to(before.dtype), before) for now, before in pairs)
+        return lane.anywhere(moved)
 
     def refuse_unrecorded_step(self) -> None:
         """Refuse to lose a step that was begun and moved weights; waits for the device.

@@ -192,6 +192,8 @@ class Tracked:
     def has_changed(self) -> bool:
         """Whether the model has other parameters than it had, or they look otherwise."""
         if any(map(is_sharded, self._all)):
+            if torch._C._current_graph_task_id() >= 0:
+                return False  # what is gathered is in use
             tuple(plain_named_parameters(self.model))  # gives back what has been gathered
         now = list(self.model.parameters())
         same = len(now) == len(self._all) and all(
