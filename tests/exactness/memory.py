@@ -76,4 +76,3 @@ def living_bytes() -> int:
 def size_of(tensors: Any) -> int:
     """The bytes of some tensors."""
     return sum(t.numel() * t.element_size() for t in tensors)
-

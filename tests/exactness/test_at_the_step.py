@@ -345,4 +345,3 @@ def test_idle_heads_take_no_part_in_a_step() -> None:
         for name, tensor in kept.items():
             is_used = name.startswith(("trunk.", "heads.0."))
             assert (tensor.data_ptr() in touched.pointers) == is_used, name
-

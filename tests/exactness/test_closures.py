@@ -151,7 +151,9 @@ def test_a_closure_evaluated_twice_is_refused_and_nothing_has_changed(network: n
         assert torch.equal(gradient, task[name])
 
 
-@pytest.mark.parametrize("more", [{"max_iter": 4}, {"max_iter": 1, "line_search_fn": "strong_wolfe"}])
+@pytest.mark.parametrize(
+    "more", [{"max_iter": 4}, {"max_iter": 1, "line_search_fn": "strong_wolfe"}]
+)
 def test_an_lbfgs_of_several_evaluations_is_refused_before_it_moves_a_weight(
     network: nn.Module, more: dict[str, Any]
 ) -> None:
