@@ -114,9 +114,10 @@ def train_task(
     task: int,
     rank: int,
     ranks: int,
+    steps: range = range(STEPS),
 ) -> None:
-    """Make the steps of a task."""
-    for step in range(STEPS):
+    """Make steps of a task."""
+    for step in steps:
         optimizer.zero_grad()
         for index in range(loop.passes):
             last = index == loop.passes - 1
@@ -144,8 +145,8 @@ def shard(network: nn.Module, loop: Loop, ranks: int) -> nn.Module:
     if loop.sharded == "layers":
         for layer in [each for each in network.modules() if isinstance(each, nn.Linear)]:
             fully_shard(layer, mesh=mesh)
-    sharded: nn.Module = fully_shard(network, mesh=mesh)
-    return sharded
+    fully_shard(network, mesh=mesh)
+    return network
 
 
 def full(tensor: Any) -> Tensor:

@@ -1,55 +1,36 @@
-"""Parameters sharded by FSDP2 are refused by name, at once and on every rank."""
+"""A model that FSDP2 has sharded (``fully_shard``): the ranks hold what one process would."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.optim import SGD
 
-from si_avalanche import ParameterSelectionError, SIPlugin, SynapticIntelligence
-from tests.digits import Network, digits_benchmark, with_si
+from tests.processes.compare import assert_all_ranks_agree, assert_same_as_one_process
+from tests.processes.loops import Loop, train
 
 Together = Callable[..., list[Any]]
 
-
-def sharded(ranks: int) -> nn.Module:
-    model = Network()
-    fully_shard(model, mesh=init_device_mesh("cpu", (ranks,)))
-    return model
-
-
-def protect(rank: int, ranks: int, evaluated: bool) -> str:
-    model = sharded(ranks)
-    if evaluated:
-        # Its parameters stay gathered, and look like any other, until the next backward pass.
-        with torch.no_grad():
-            model(torch.zeros(2, 64))
-    with pytest.raises(ParameterSelectionError) as caught:
-        SynapticIntelligence(model)
-    return str(caught.value)
+MLP = [
+    Loop("attach", sharded="model", evaluates=True),
+    Loop("attach", optimizer="adam", sharded="model"),
+    Loop("attach", optimizer="adam", clip=0.05, sharded="layers"),
+    Loop("attach", "narrow", sharded="layers", evaluates=True),
+    Loop("attach", "narrow", "adam", sharded="model"),
+    Loop("attach", "narrow", "adam", fused=True, sharded="model"),
+    Loop("attach", fused=True, sharded="layers"),
+    Loop("penalty", "narrow", sharded="model", evaluates=True),
+    Loop("penalty", optimizer="adam", passes=2, sharded="layers"),
+    Loop("penalty", optimizer="adam", passes=2, exchange=True, sharded="model"),
+    Loop("attach", passes=3, exchange=True, clip=0.05, sharded="model"),
+    Loop("attach", "heads", passes=2, sharded="layers"),
+]
 
 
-def train_with_plugin(rank: int, ranks: int) -> str:
-    model = sharded(ranks)
-    strategy = with_si(model, SIPlugin(), optimizer=SGD(model.parameters(), lr=0.1))
-    with pytest.raises(ParameterSelectionError) as caught:
-        strategy.train(digits_benchmark().train_stream[0])
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("evaluated", [False, True])
-def test_a_sharded_model_is_refused_with_what_to_use_instead(
-    together: Together, evaluated: bool
+@pytest.mark.parametrize("ranks", [2])
+@pytest.mark.parametrize("loop", MLP, ids=str)
+def test_ranks_with_shards_hold_the_state_of_one_process_with_the_whole_batch(
+    together: Together, ranks: int, loop: Loop
 ) -> None:
-    for message in together(2, protect, evaluated):
-        assert "fully_shard" in message
-        assert "Use DistributedDataParallel" in message
-
-
-def test_a_plugin_refuses_a_sharded_model_before_the_first_iteration(together: Together) -> None:
-    for message in together(2, train_with_plugin):
-        assert "fully_shard" in message
+    results = together(ranks, train, loop)
+    assert_all_ranks_agree(results)
+    assert_same_as_one_process(results[0], train(0, 1, loop))
