@@ -124,6 +124,7 @@ class Tracked:
         self.state = State()
         self.parameters: dict[str, nn.Parameter] = {}
         self._before: dict[str, Tensor] = {}
+        self._is_trained = True
         self.follow(model)
 
     def follow(self, model: nn.Module | None = None, state: State | None = None) -> None:
@@ -150,12 +151,13 @@ class Tracked:
         }
         others = self._with_other_weights(everything) if state is None else ()
         new_state.fit(protected, options["first_anchor"], options["replaced"], others)
-        had_something = not self.parameters or self.trains_something
+        was_trained = self._is_trained
         self.model, self.state, self.parameters = model, new_state, protected
         self.skipped = selection.skipped
         self.statistics = RunningStatistics(model)
         self._look()
-        if had_something and not self.trains_something:
+        self._is_trained = self.trains_something
+        if was_trained and not self._is_trained:
             _log.warning(
                 "Nothing that is protected is trained now: %s. Importance stays as it is.",
                 ", ".join(f"{name} is {why}" for name, why in list(self.skipped.items())[:5]),
