@@ -97,7 +97,7 @@ def _set_scale(panel: Axes, rows: Sequence[Row]) -> None:
     low = min(row.ratio_min or 1.0 for row in rows)
     high = max(row.ratio_max or 1.0 for row in rows)
     panel.set_xscale("log")
-    fine = (0.5, 0.7, 1, 1.5, 2, 3, 5)
+    fine = (0.4, 0.6, 0.8, 1, 1.5, 2, 3, 5)
     panel.set_xticks(fine if high / low < 20 else (0.1, 1, 10, 100))
     panel.set_xlim(0.95 * low, 1.05 * high * (high / low) ** 0.45)
     panel.xaxis.set_major_formatter("{x:g}")
