@@ -110,6 +110,10 @@ _MOMENTUM = Kind(_momentum, ("momentum_buffer",), _momentum_numbers, 5)
 _SGD = Kind(_sgd, (), lambda group, step: [float(group["lr"])], 1)
 
 
+def _kind_of(group: dict[str, Any]) -> Kind:
+    return _ADAM if "betas" in group else _MOMENTUM if group["momentum"] else _SGD
+
+
 class OnePass:
     """Makes the steps of an ``Adam``, ``AdamW`` or ``SGD`` for the protected parameters.
 
@@ -120,6 +124,7 @@ class OnePass:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._batches: dict[int, tuple[Lane, list[Batch]]] = {}
+        self._state = optimizer.state
         self._check()
 
     def step(
@@ -145,6 +150,10 @@ class OnePass:
         found_inf = getattr(self._optimizer, "found_inf", None)
         if found_inf is not None and found_inf.item():
             return True
+        if self._state is not self._optimizer.state:
+            # A state dictionary has been loaded: other groups, other state.
+            self._state = self._optimizer.state
+            self._batches.clear()
         known = self._batches.get(id(lane))
         if known is None or known[0] is not lane or not all(b.is_current() for b in known[1]):
             if len(self._batches) >= 64:
@@ -174,7 +183,7 @@ class OnePass:
         alike: dict[tuple[object, ...], list[int]] = {}
         runs: dict[tuple[object, ...], tuple[Kind, dict[str, Any], Function]] = {}
         for number, group in enumerate(self._optimizer.param_groups):
-            kind = _ADAM if "betas" in group else _MOMENTUM if group["momentum"] else _SGD
+            kind = _kind_of(group)
             for place in [place_of[p] for p in group["params"] if p in place_of]:
                 theta = weights[place]
                 if theta.dtype not in (torch.float32, torch.float64):
@@ -264,6 +273,8 @@ class Batch:
 
     def is_current(self) -> bool:
         """Whether weights and state are where they were, and all have made as many steps."""
+        if _kind_of(self._group) is not self._kind:
+            return False
         of_all, names = self._of_all, self._kind.moments
         states = [of_all.get(parameter) for parameter in self._parameters]
         moments = [state[name] for name in names for state in self._states]
