@@ -51,7 +51,9 @@ class Loop:
     :param clip: the largest norm of the task gradients; the raw ones are integrated.
     :param sharded: what ``fully_shard`` is called for: the model, or each of its layers before it;
         ``None`` wraps the model in ``DistributedDataParallel``.
+    :param copies: whether two processes hold each part.
     :param evaluates: before the object is built, and between tasks.
+    :param options: of ``SynapticIntelligence``.
     :param wrapper: options of ``DistributedDataParallel``.
     """
 
@@ -64,17 +66,21 @@ class Loop:
     exchange: bool = False
     clip: float | None = None
     sharded: Literal["model", "layers"] | None = None
+    copies: bool = False
     evaluates: bool = False
     protect_before_wrapping: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     wrapper: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         extra = [f"{self.passes} passes"] * (self.passes > 1) + ["clip"] * bool(self.clip)
         extra += [str(self.dtype).removeprefix("torch.")] * (self.dtype != torch.float64)
-        for name in ("fused", "exchange", "evaluates"):
+        for name in ("fused", "exchange", "copies", "evaluates"):
             extra += [name] * getattr(self, name)
         extra += ["early"] * self.protect_before_wrapping + ["layers"] * (self.sharded == "layers")
-        return ", ".join([self.use, self.network, self.optimizer, *extra, *self.wrapper])
+        return ", ".join(
+            [self.use, self.network, self.optimizer, *extra, *self.options, *self.wrapper]
+        )
 
 
 Snapshots = list[dict[str, dict[str, Tensor]]]
@@ -85,12 +91,12 @@ def train(rank: int, ranks: int, loop: Loop) -> Snapshots:
     """Train several tasks on this rank's share of every batch, or on the whole as the only one."""
     # Wrapping makes the initial weights those of rank 0; sharding takes each rank's own.
     torch.manual_seed(0 if loop.sharded else rank)
-    network = NETWORKS[loop.network]().to(loop.dtype)
+    network = make(loop)
     early = SynapticIntelligence(network) if loop.protect_before_wrapping else None
     model = _in_parts(network, loop, ranks) if ranks > 1 else network
     if loop.evaluates:
         evaluate(model, loop)
-    si = early or SynapticIntelligence(model)
+    si = early or SynapticIntelligence(model, **loop.options)
     kind, hyper = OPTIMIZERS[loop.optimizer]
     optimizer = kind(model.parameters(), **hyper)
     if loop.use == "attach":
@@ -104,6 +110,11 @@ def train(rank: int, ranks: int, loop: Loop) -> Snapshots:
         si.update_omega()
         snapshots.append(snapshot(si, network))
     return snapshots
+
+
+def make(loop: Loop) -> Any:
+    """The network of a loop, not yet wrapped."""
+    return NETWORKS[loop.network]().to(loop.dtype)
 
 
 def train_task(
@@ -141,7 +152,8 @@ def evaluate(model: nn.Module, loop: Loop) -> None:
 
 def shard(network: nn.Module, loop: Loop, ranks: int) -> nn.Module:
     """Shard a network in place, and return it."""
-    mesh = init_device_mesh("cpu", (ranks,))
+    shape, names = ((2, ranks // 2), ("copies", "parts")) if loop.copies else ((ranks,), ("parts",))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
     if loop.sharded == "layers":
         for layer in [each for each in network.modules() if isinstance(each, nn.Linear)]:
             fully_shard(layer, mesh=mesh)

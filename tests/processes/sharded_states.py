@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 
 from si_avalanche import SynapticIntelligence
 from tests.processes.loops import (
-    NETWORKS,
     OPTIMIZERS,
     STEPS,
     Loop,
     Snapshots,
     full,
+    make,
     shard,
     snapshot,
     train_task,
@@ -37,7 +37,7 @@ class Training:
     def __init__(self, rank: int, ranks: int, loop: Loop, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.loop, self.rank, self.ranks = loop, rank, ranks
-        self.network = NETWORKS[loop.network]().to(loop.dtype)
+        self.network = make(loop)
         if ranks > 1:
             shard(self.network, loop, ranks)
         kind, hyper = OPTIMIZERS[loop.optimizer]
