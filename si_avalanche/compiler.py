@@ -115,7 +115,8 @@ class _Capture:
             {t.data_ptr(): k for k, t in enumerate(tensors)},
             [t.numel() for t in tensors],
         )
-        args = self._called_with
+        # Handed over: what is compiled is kept, and this object with it.
+        args, self._called_with = self._called_with, []
         # Sizes are handed over as well, as whole numbers.
         measured = [(k, sizes.index(a)) for k, a in enumerate(args) if isinstance(a, int)]
         places = [0 if isinstance(a, int) else places_of[a.data_ptr()] for a in args]
