@@ -131,27 +131,40 @@ def test_a_backward_pass_without_a_step_is_left_alone() -> None:
     assert run.si.steps == 0
 
 
+def half_precision() -> Accelerator:
+    """An accelerator with the scaler that it makes on a GPU alone, here of a CPU."""
+    accelerator = Accelerator(cpu=True, mixed_precision="fp16")
+    accelerator.native_amp = True
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
+    return accelerator
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_in_16_bits_the_path_integral_is_that_of_an_independent_record(precision: str) -> None:
-    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    scaled = precision == "fp16"
+    accelerator = half_precision() if scaled else Accelerator(cpu=True, mixed_precision=precision)
     network = small_network()
     si = SynapticIntelligence(network)
     plain = SGD(network.parameters(), lr=0.1, momentum=0.5)
     model, optimizer = accelerator.prepare(network, plain)
     si.attach(optimizer)
-    # On a CPU there may be no scaler.
     scaler = accelerator.scaler
-    witness = Witness(network, plain, scaler.get_scale if scaler else lambda: 1.0)
+    witness = Witness(network, plain, scaler.get_scale if scaled else lambda: 1.0)
+    skipped = 0
     for loader in loaders(torch.float32):
         for batch in accelerator.prepare(loader):
             accelerator.backward(cross_entropy(model, batch))
             si.keep_gradient(scaler)
             accelerator.clip_grad_norm_(model.parameters(), 0.05)
             optimizer.step()
+            if accelerator.optimizer_step_was_skipped:
+                skipped += 1
+                witness.forget_gradients()
             optimizer.zero_grad()
         witness.assert_seen_by(si, rtol=1e-3, atol=1e-7)
         witness.begin_anew()
         si.update_omega()
+    assert (skipped > 0) == scaled
     assert_something_learnt(si.importance)
 
 
