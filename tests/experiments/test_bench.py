@@ -103,6 +103,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ONCE = ["--rounds", "2", "--threads", "1"]
+MEASURED = [part for part in PARTS if part != "trial"]
 
 
 @pytest.mark.usefixtures("_small")
@@ -110,11 +111,10 @@ def test_the_bench_measures_tells_draws_and_keeps_every_part(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "bench"
-    assert main(["bench", *ONCE, "--results", str(folder)]) == 0
+    assert main(["bench", "--parts", *MEASURED, *ONCE, "--results", str(folder)]) == 0
     told = capsys.readouterr().out
     for entry in METHODS.values():
         assert entry.label in told
-    assert "bare PyTorch loop" in told
     assert {path.name for path in folder.iterdir()} == {
         "bench.csv",
         "table.md",
@@ -122,9 +122,7 @@ def test_the_bench_measures_tells_draws_and_keeps_every_part(
         "growth.png",
     }
     rows = read_rows(folder / CSV)
-    assert [*dict.fromkeys(row.part for row in rows)] == (
-        ["step", "memory", "avalanche", "parameters", "tensors", "tasks"]
-    )
+    assert {row.part for row in rows} == set(MEASURED)
     assert {row.threads for row in rows} == {1}
     assert {row.torch for row in rows} == {metadata.version("torch")}
     assert (folder / "table.md").read_text() == markdown(rows)
@@ -134,7 +132,7 @@ def test_the_bench_measures_tells_draws_and_keeps_every_part(
 
 
 @pytest.mark.usefixtures("_small")
-@pytest.mark.parametrize("part", [part for part in PARTS if part != "trial"])
+@pytest.mark.parametrize("part", MEASURED)
 def test_a_part_can_be_measured_alone(part: str, tmp_path: Path) -> None:
     assert main(["bench", "--parts", part, *ONCE, "--results", str(tmp_path)]) == 0
     assert {row.part for row in read_rows(tmp_path / CSV)} == {part}
@@ -152,9 +150,7 @@ def test_a_small_network_is_measured_on_one_thread_and_the_others_as_asked(
 
     def measured(workload: Workload, *_: object) -> list[Row]:
         seen.append((workload.name, torch.get_num_threads()))
-        one = Spread(1, 1, 1)
-        row = Row("step", workload.name, OURS)
-        return [row.timed(2, seconds=one, ratio=one, fused_ratio=one)]
+        return [Row("memory", workload.name, OURS, parameter_bytes=2, state_bytes=8, peak_bytes=8)]
 
     monkeypatch.setattr(run, "measure_steps", measured)
     monkeypatch.setattr(run, "measure_iterations", measured)
@@ -170,8 +166,9 @@ def test_a_small_network_is_measured_on_one_thread_and_the_others_as_asked(
     assert "; 2 threads, 1 for alone; " in (tmp_path / "table.md").read_text()
 
 
-def test_fifteen_rounds_are_the_default() -> None:
-    assert make_parser().parse_args(["bench"]).rounds == "15"
+def test_everything_is_measured_in_fifteen_rounds_unless_asked_otherwise() -> None:
+    asked = make_parser().parse_args(["bench"])
+    assert (asked.rounds, asked.parts) == ("15", list(PARTS))
 
 
 @pytest.mark.usefixtures("_small")
