@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from si_avalanche.shards import local
-
 
 class Marks(NamedTuple):
     """Tensors, each with the count of its changes in place.
@@ -26,7 +24,7 @@ def mark(tensors: Sequence[Tensor]) -> Marks:
     :param tensors: any tensors; they are kept alive by the result.
     :return: what :func:`same_marks` compares.
     """
-    return Marks(list(tensors), _versions(tensors))
+    return Marks(list(tensors), [tensor._version for tensor in tensors])
 
 
 def joined(marks: Marks, more: Marks) -> Marks:
@@ -49,7 +47,7 @@ def same_marks(marks: Marks, tensors: Sequence[Tensor]) -> bool:
     return (
         len(marks.tensors) == len(tensors)
         and all(map(is_, marks.tensors, tensors))
-        and marks.versions == _versions(tensors)
+        and marks.versions == [tensor._version for tensor in tensors]
     )
 
 
@@ -60,8 +58,3 @@ def share_tensors(marks: Marks, tensors: Sequence[Tensor]) -> bool:
     :param tensors: the tensors now.
     """
     return not set(map(id, marks.tensors)).isdisjoint(map(id, tensors))
-
-
-def _versions(tensors: Sequence[Tensor]) -> list[int]:
-    # FSDP2 accumulates gradients in the shards, past the tensors that hold them.
-    return [local(tensor)._version for tensor in tensors]
