@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -47,7 +48,8 @@ class Loop:
     :param use: the three calls with the penalty in the loss, or an attached optimiser.
     :param fused: its update, the penalty and the path integral in one pass.
     :param passes: backward passes per step.
-    :param exchange: whether all of them exchange gradients, or the last one alone.
+    :param exchange: whether all of them exchange gradients and have a share of the penalty, or the
+        last one alone.
     :param clip: the largest norm of the task gradients; the raw ones are integrated.
     :param sharded: what ``fully_shard`` is called for: the model, or each of its layers before it;
         ``None`` wraps the model in ``DistributedDataParallel``.
@@ -112,6 +114,13 @@ def train(rank: int, ranks: int, loop: Loop) -> Snapshots:
     return snapshots
 
 
+def error_of(rank: int, ranks: int, loop: Loop) -> str:
+    """Train, and return the error that ends it."""
+    with pytest.raises(RuntimeError) as caught:
+        train(rank, ranks, loop)
+    return str(caught.value)
+
+
 def make(loop: Loop) -> Any:
     """The network of a loop, not yet wrapped."""
     return NETWORKS[loop.network]().to(loop.dtype)
@@ -135,7 +144,9 @@ def train_task(
             with _exchange(model, last or loop.exchange):
                 loss = _loss(model, loop, task, step * loop.passes + index, rank, ranks)
                 loss = loss / loop.passes
-                (loss + si.penalty() if loop.use == "penalty" and last else loss).backward()
+                if loop.use == "penalty" and (last or loop.exchange):
+                    loss = loss + si.penalty() / (loop.passes if loop.exchange else 1)
+                loss.backward()
         if loop.clip is not None:
             si.keep_gradient()
             nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
