@@ -200,10 +200,13 @@ class SynapticIntelligence:
         if not tracked.parameters:
             return
         attached = bool(self._step.optimizers)
-        from_zero = tracked.options["first_anchor"] == "zero" and not tracked.state.tasks
-        if not (steps and (attached or from_zero)):
-            lane = tracked.lane(tuple(tracked.parameters))
-            has_moved = lane.anywhere(formulas.any_nonzero(tracked.displacement()))
+        if not (steps and attached):
+            lane, moved = tracked.lane(tuple(tracked.parameters)), tracked.displacement()
+            if tracked.options["first_anchor"] == "zero":
+                # Units that are new are away from their anchor anyway.
+                pairs = zip(moved, lane.anchor, strict=True)
+                moved = [by.masked_fill(star == 0, 0.0) for by, star in pairs]
+            has_moved = lane.anywhere(formulas.any_nonzero(moved))
             if has_moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral)):
                 raise CallOrderError(
                     f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
