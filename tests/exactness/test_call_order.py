@@ -135,6 +135,18 @@ def test_a_task_learnt_by_an_optimiser_that_is_not_attached_is_refused(
     assert si.tasks == tasks
 
 
+def test_anchored_at_zero_a_unit_that_is_new_has_not_moved() -> None:
+    model = nn.ModuleDict({"one": nn.Linear(3, 2)})
+    si = SynapticIntelligence(model, first_anchor="zero")
+    si.update_omega()
+    train(model["one"], si)
+    si.update_omega()
+    model["two"] = nn.Linear(3, 2)
+    si.update_omega()
+    assert si.tasks == 1
+    assert not si.omega["two.weight"].any()
+
+
 def test_a_new_optimiser_in_place_of_the_attached_one_is_noticed(
     network: nn.Module, si: SynapticIntelligence
 ) -> None:
