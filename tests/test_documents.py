@@ -3,6 +3,8 @@
 import csv
 import inspect
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from avalanche.benchmarks import classic
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 import si_avalanche
 from experiments.bench.rows import read_rows as read_bench
@@ -68,28 +70,52 @@ def test_the_code_in_the_readme_runs_and_shows_what_it_says(
 
 
 def test_the_equations_of_the_method_page_stand_in_the_code() -> None:
-    source = inspect.getsource(formulas)
-    beside_equations = [block for block in blocks(METHOD, "python") if "torch._foreach" in block]
-    assert len(beside_equations) == 3
-    assert all(block in source for block in beside_equations)
+    """Each block that is no loop is a piece of the function that its section is about."""
+    beside_equations = [block for block in blocks(METHOD, "python") if "si." not in block]
+    functions: tuple[Callable[..., Any], ...] = (
+        formulas.add_path_increment_,
+        formulas.consolidate,
+        formulas.add_penalty_gradient,
+    )
+    for block, function in zip(beside_equations, functions, strict=True):
+        assert "torch." in block
+        assert block in inspect.getsource(function)
 
 
 def test_the_loops_of_the_method_page_run_and_agree() -> None:
-    whole, inner = [block for block in blocks(METHOD, "python") if "si." in block]
+    whole, raw, calls = [block for block in blocks(METHOD, "python") if "si." in block]
+    alone = whole.replace("si.attach(optimizer)\n", "")
+    assert alone != whole
     found = []
-    for loop in (whole, with_body(whole, inner)):
+    for loop in (whole, with_body(whole, raw), with_body(alone, calls)):
         torch.manual_seed(0)
-        model = nn.Linear(3, 2)
+        model = nn.Linear(3, 2).double()
+        inputs = [torch.randn(8, 3, dtype=torch.float64) for _ in range(2)]
         names: dict[str, Any] = {
+            "torch": torch,
             "model": model,
-            "tasks": [[(torch.randn(8, 3), torch.arange(8) % 2)] * 5 for _ in range(2)],
+            "tasks": [[(x, torch.arange(8) % 2)] * 5 for x in inputs],
             "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
             "criterion": functional.cross_entropy,
         }
         exec(compile(loop, "docs/method.md", "exec"), names)
         assert names["si"].tasks == 2
         found.append(names["si"].omega["weight"])
-    torch.testing.assert_close(*found)
+    assert found[0].any()
+    for omega in found[1:]:
+        torch.testing.assert_close(omega, found[0], rtol=1e-9, atol=0)
+
+
+@contextmanager
+def a_group_of_one(folder: Path) -> Iterator[None]:
+    """One process as a group of processes."""
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_the_code_on_the_avalanche_page_runs(
@@ -98,22 +124,28 @@ def test_the_code_on_the_avalanche_page_runs(
     monkeypatch.chdir(tmp_path)
     # The page puts a module where pickle looks for it; here it is taken away again.
     monkeypatch.setattr(torch.optim, "sgd", None, raising=False)
-    stream = digits_benchmark().train_stream[:2]
-    batches = [(x, y) for x, y, _ in DataLoader(stream[1].dataset, batch_size=32)]
-    names: dict[str, Any] = {"stream": stream, "batches": batches}
+    names: dict[str, Any] = {"stream": digits_benchmark().train_stream[:2]}
     code = blocks(AVALANCHE, "python")
     assert len(code) >= 10
+    of_processes = [block for block in code if "fully_shard" in block]
+    assert len(of_processes) == 1
     for block in code:
-        exec(compile(block, "docs/avalanche.md", "exec"), names)
+        with a_group_of_one(tmp_path) if block in of_processes else nullcontext():
+            if block in of_processes:
+                names["mesh"] = init_device_mesh("cpu", (1,))
+            exec(compile(block, "docs/avalanche.md", "exec"), names)
+            if block in of_processes:
+                saved, resumed = (names[name].state_dict() for name in ("saved", "resumed"))
+                torch.testing.assert_close(resumed, saved, rtol=0, atol=0)
+                assert resumed["experiences"] == 1
     assert names["plugin"].experiences == names["done"] == 2
-    assert names["si"].steps == len(batches)
 
 
 def with_body(loop: str, body: str) -> str:
-    """The loop with the other use's four lines in place of its own."""
+    """The loop with other lines in place of those from the loss to the step."""
     lines = loop.splitlines(keepends=True)
     first = next(i for i, line in enumerate(lines) if "criterion" in line)
-    last = next(i for i, line in enumerate(lines) if "update_running_sum" in line)
+    last = next(i for i, line in enumerate(lines) if "optimizer.step" in line)
     return "".join(lines[:first]) + body + "".join(lines[last + 1 :])
 
 
