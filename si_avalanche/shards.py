@@ -14,31 +14,25 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
-def local(tensor: Any) -> Tensor:
-    """Return what this process holds of a tensor: a view of its shard, or the tensor itself."""
+def local(tensor: Any) -> Tensor:  # noqa: ANN401
+    """Return what this process holds of a tensor: its shard, not copied, or the tensor itself."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def whole(tensor: Any) -> Tensor:
+def whole(tensor: Any) -> Tensor:  # noqa: ANN401
     """Return a tensor as one, gathered from all processes if it is sharded; they wait for it."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
-def placed_like(tensor: Tensor, parameter: Any, dtype: torch.dtype) -> Tensor:
-    """Return a tensor on a parameter's device, sharded as that is.
-
-    :param tensor: of the parameter's shape, sharded or not.
-    :param parameter: sharded or not.
-    :param dtype: of the result.
-    :return: the tensor itself if it lies there already.
-    """
-    if is_sharded(tensor) != is_sharded(parameter) or (
-        is_sharded(parameter) and tensor.placements != parameter.placements  # type: ignore[attr-defined]
-    ):
+def placed_like(tensor: Any, parameter: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Return a tensor on a parameter's device and sharded as that is; itself if it lies there."""
+    placements = getattr(parameter, "placements", None)
+    if getattr(tensor, "placements", None) != placements:
         tensor = whole(tensor)
-        if is_sharded(parameter):
+        if placements is not None:
             from torch.distributed.tensor import distribute_tensor
 
-            at = parameter.device_mesh, parameter.placements
-            tensor = distribute_tensor(tensor.to(parameter.device), *at)
+            tensor = distribute_tensor(
+                tensor.to(parameter.device), parameter.device_mesh, placements
+            )
     return tensor.to(parameter.device, dtype)

@@ -75,9 +75,9 @@ class SynapticIntelligence:
 
     @c.setter
     def c(self, value: float) -> None:
-        checked = check_strength(value)
-        for omega in self._tracked.state.importance.values():
-            check_fits_in(checked, self._tracked.xi, omega.dtype)
+        checked, state = check_strength(value), self._tracked.state
+        for dtype in {omega.dtype for omega in state.importance.values()}:
+            check_fits_in(checked, self._tracked.xi, dtype)
         self._tracked.c = checked
 
     def __repr__(self) -> str:
@@ -194,14 +194,10 @@ class SynapticIntelligence:
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
         :raises ModelChangedError: as :meth:`begin_task`.
         """
-        self._calls.end_task()
-        self._tracked.follow()
+        self.begin_task()
         tracked, steps = self._tracked, self.steps
-        if not tracked.parameters:
-            return
-        attached = bool(self._step.optimizers)
-        from_zero = tracked.options["first_anchor"] == "zero" and not tracked.state.tasks
-        if not (steps and (attached or from_zero)):
+        from_zero = tracked.options["first_anchor"] == "zero" and not self.tasks
+        if tracked.parameters and not (steps and (self._step.optimizers or from_zero)):
             path = [local(path) for path in tracked.state.path_integral.values()]
             if formulas.any_nonzero(tracked.displacement()) and not formulas.any_nonzero(path):
                 raise CallOrderError(
@@ -251,7 +247,7 @@ class SynapticIntelligence:
         """Theta* by parameter name: the kept tensors themselves, not copies."""
         return dict(self._tracked.state.anchor)
 
-    # The names under which the three-call class is known.
+    # The names under which the original class has them.
     omega, running_sum, prev_params = importance, path_integral, anchor
 
     @property
