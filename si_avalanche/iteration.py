@@ -10,6 +10,7 @@ from torch.autograd import Variable
 
 from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
+from si_avalanche.shards import anywhere, local
 from si_avalanche.step import AtTheStep, scale_of
 from si_avalanche.tracked import Lane, Tracked
 
@@ -18,22 +19,25 @@ class Marks:
     """Tensors, kept alive, with the counts of their changes in place as far as PyTorch counts."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors, self._versions = list(tensors), [tensor._version for tensor in tensors]
+        self.tensors = list(tensors)
+        # FSDP2 accumulates gradients in the shards, past the tensors that hold them.
+        self._versions = [local(tensor)._version for tensor in tensors]
 
     def are_those_of(self, tensors: Sequence[Tensor | None]) -> bool:
         """Whether these are the very tensors, not known to be changed; ``None`` may be any."""
         rows = zip(self.tensors, self._versions, tensors, strict=False)
         return len(self.tensors) == len(tensors) and all(
-            now is None or (now is tensor and now._version == version)
+            now is None or (now is tensor and local(now)._version == version)
             for tensor, version, now in rows
         )
 
-    def go_on_in(self, gradients: list[Tensor]) -> bool:
+    def go_on_in(self, lane: Lane) -> bool:
         """Whether a backward pass that finds these gradients adds to those that were marked."""
+        gradients = [p.grad for p in lane.parameters]
         if set(map(id, self.tensors)).isdisjoint(map(id, gradients)):
             return False
         # Zeroed in place, they belong to a new step.
-        return self.are_those_of(gradients) or formulas.any_nonzero(gradients)
+        return self.are_those_of(gradients) or lane.anywhere(formulas.any_nonzero(lane.gradients))
 
 
 def at_end_of_backward(call: Callable[[], None]) -> None:
@@ -86,7 +90,7 @@ class Iteration:
     @torch.no_grad()
     def _begin_pass(self, scale: Tensor | None) -> None:
         there = self._tracked.lane_with_gradients()
-        if not self._seen.go_on_in([p.grad for p in there.parameters]):
+        if not self._seen.go_on_in(there):
             self._at_the_step.kept.clear()
         self._add(there, -1.0, scale)
         at_end_of_backward(partial(self._end_pass, scale))
@@ -141,8 +145,10 @@ class Iteration:
     def end(self) -> None:
         """Refuse an iteration in which weights moved, but not by an optimiser's step."""
         now = self._weights.tensors
-        equal = all(map(torch.equal, self._copies, now))
-        same = equal if self._copies else self._weights.are_those_of(now)
+        differ = [
+            not torch.equal(local(p), local(q)) for p, q in zip(self._copies, now, strict=False)
+        ]
+        same = not any(anywhere(differ, now)) if differ else self._weights.are_those_of(now)
         self._weights, self._copies = Marks([]), []
         if self._tracked.state.steps == self._steps and not same:
             raise CallOrderError(

@@ -178,7 +178,7 @@ class OnePass:
                 made = self._begin(kind, group, lane.parameters[place])
                 key = number, theta.dtype, theta.device, _is_dense(theta), made
                 steps[key] = kind, group, run
-                alike.setdefault(key, []).extend([place] if theta.numel() else [])
+                alike.setdefault(key, []).append(place)
         return [
             Batch(self._optimizer, *steps[key], lane, places[first : first + WIDTH], key[-1])
             for key, places in alike.items()
@@ -214,18 +214,22 @@ class Batch:
         places: list[int],
         steps: float,
     ) -> None:
-        self._kind, self._group, self._places, self._steps = kind, group, places, steps
+        self._kind, self._group, self._steps = kind, group, steps
         self._lane, self._of_all = lane, optimizer.state
         self._parameters = [lane.parameters[place] for place in places]
         self._states: list[Any] = [self._of_all.get(parameter) for parameter in self._parameters]
         self._moments = [state[name] for name in kind.moments for state in self._states]
         self._counts = [state["step"] for state in self._states] if kind is _ADAM else []
         self._versions = [count._version for count in self._counts]
-        kept = (lane.weights, lane.path_integral, lane.anchor, lane.importance)
-        rows = [[column[place] for place in places] for column in kept]
-        rows += [lane.local([state[name] for state in self._states]) for name in kind.moments]
+        weights = lane.weights
+        self._pointers = [weights[place].data_ptr() for place in places]
+        # What has no entry, as a small parameter in a shard, is only counted.
+        self._places = [place for place in places if weights[place].numel()]
+        kept = (weights, lane.path_integral, lane.anchor, lane.importance)
+        rows = [[column[place] for place in self._places] for column in kept]
+        moments = [lane.local([state[name] for state in self._states]) for name in kind.moments]
+        rows += [[moment for moment in column if moment.numel()] for column in moments]
         self._strides = [theta.stride() for theta in rows[0]]
-        self._pointers = [theta.data_ptr() for theta in rows[0]]
         # What has gaps, or lies in memory in several orders, is computed as it is.
         columns = zip(*rows, strict=True)
         self._is_flat = all(
@@ -233,10 +237,10 @@ class Batch:
             for column in columns
         )
         self._run = run if self._is_flat else kind.function
-        missing = WIDTH - len(places) if self._is_flat else 0
-        self._fill = [rows[0][0].new_zeros(2) for _ in range(missing)]
+        missing = WIDTH - len(self._places) if self._is_flat else 0
+        self._fill = [weights[places[0]].new_zeros(2) for _ in range(missing)]
         self._rows = [row + [t.clone() for t in self._fill] for row in rows]
-        self._numbers = rows[0][0].new_empty(4 + kind.extent)
+        self._numbers = weights[places[0]].new_empty(4 + kind.extent)
 
     def is_current(self) -> bool:
         """Whether weights and state are where they were, and all have made as many steps."""
@@ -262,6 +266,8 @@ class Batch:
             torch._foreach_add_(self._counts, _ONE, alpha=1.0)
             self._versions = [count._version for count in self._counts]
         self._steps += 1
+        if not self._places:
+            return
         l2 = 0.0 if _is_decoupled(self._group) else float(self._group["weight_decay"])
         self._set_numbers([*settings, l2, *self._kind.numbers(self._group, self._steps)])
         mine = self._laid_out(gradients)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from si_avalanche.errors import StateDictError
-from si_avalanche.shards import whole
+from si_avalanche.shards import anywhere, local
 from si_avalanche.state import State
 
 VERSION = 1
@@ -36,8 +36,8 @@ def state_from_dict(entries: Mapping[str, Any]) -> State:
     for kind in _COUNTS:
         check_count(kind, entries[kind])
     kinds = {kind: entries[kind].items() for kind in _TENSORS}
-    copies = {kind: {n: t.detach().clone() for n, t in items} for kind, items in kinds.items()}
-    return State(*copies.values(), *(entries[kind] for kind in _COUNTS))
+    copies = [{n: t.detach().clone() for n, t in items} for items in kinds.values()]
+    return State(*copies, tasks=entries["tasks"], steps=entries["steps"])
 
 
 def check_same_parameters(loaded: State, current: State, skipped: Container[str]) -> None:
@@ -104,7 +104,7 @@ def _check_tensors(kind: str, tensors: object, importance: object) -> None:
         dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
         if not dense or not tensor.is_floating_point() or tensor.is_meta:
             raise StateDictError(f"{kind!r} of {name!r} must be a dense floating-point tensor.")
-        if not whole(tensor.isfinite().all()):
+        if any(anywhere([not local(tensor).isfinite().all()], [tensor])):
             raise StateDictError(f"{kind!r} of {name!r} is not finite: load an earlier state.")
         if tensor.shape != importance[name].shape:
             shapes = f"{tuple(tensor.shape)}, its importance {tuple(importance[name].shape)}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from si_avalanche.errors import ModelChangedError
 from si_avalanche.settings import FirstAnchor, Replaced
-from si_avalanche.shards import placed_like, whole
+from si_avalanche.shards import anywhere, local, placed_like, whole
 
 _log = logging.getLogger("si_avalanche")
 
@@ -52,23 +52,27 @@ class State:
         back; not those whose layers move them by themselves, such as ``Embedding(max_norm=...)``.
         """
         known, self.start = self.start, {}
-        for name, theta in weights.items():
-            anchor, start = self.anchor[name], theta
+        starts = {name: theta.clone() for name, theta in weights.items()}
+        pairs = [(local(start), local(self.anchor[name])) for name, start in starts.items()]
+        for start, anchor in pairs if first_anchor == "zero" else ():
             # Only units in their first task are anchored at zero.
-            if first_anchor == "zero":
-                start = torch.where(anchor == 0, anchor, start)
-            if not torch.equal(start, anchor):
-                self.start[name] = start.clone()
+            start.masked_fill_(anchor == 0, 0.0)
+        flags = anywhere([not torch.equal(*pair) for pair in pairs], list(starts.values()))
+        moved = [name for name, is_moved in zip(starts, flags, strict=True) if is_moved]
+        self.start = {name: starts[name] for name in moved}
         new = [name for name in self.start if name not in known and name not in restless]
-        if pulled := [name for name in new if self._has_importance(name)]:
+        if pulled := self._important(new):
             _log.warning(
                 "This task starts with other weights than the last one ended with: %s. The penalty "
                 "pulls them back to the anchor; displacement is measured from where they are now.",
                 ", ".join(pulled),
             )
 
-    def _has_importance(self, name: str) -> bool:
-        return bool(whole(self.importance[name].any()))
+    def _important(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that carry importance; waits for the device."""
+        tensors = [self.importance[name] for name in names]
+        flags = anywhere([bool(local(omega).any()) for omega in tensors], tensors)
+        return [name for name, is_important in zip(names, flags, strict=True) if is_important]
 
     def fit(
         self,
@@ -91,7 +95,7 @@ class State:
                 'them back, pass replaced="drop" to forget what they have earned, or start a new '
                 "object for the new model."
             )
-        other = [name for name in others if name not in misfits and self._has_importance(name)]
+        other = self._important([name for name in others if name not in misfits])
         if other and replaced == "error":
             _log.warning(
                 "Other weights stand now under the names %s; their importance and anchor are kept "

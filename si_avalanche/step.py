@@ -8,6 +8,7 @@
    goes to the path integral.
 """
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ class OpenStep:
     given: Sequence[Tensor | None]
     scale: Tensor | None
     """The factor of a ``GradScaler`` that the optimiser takes off within its step."""
+    versions: Sequence[int] = ()
+    within: int = 0
+    """How many steps of the same optimiser are under way within it: a subclass calls its base."""
 
 
 class AtTheStep:
@@ -55,8 +59,10 @@ class AtTheStep:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Begin the step now or, if it has a closure, when that has brought the gradients."""
-        if isinstance(optimizer, LBFGS) and optimizer.param_groups[0]["max_iter"] > 1:
-            raise _several_evaluations(optimizer)
+        if isinstance(optimizer, LBFGS):
+            group = optimizer.param_groups[0]
+            if group["max_iter"] > 1 or group["line_search_fn"] is not None:
+                raise _several_evaluations(optimizer)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._begin(optimizer)
@@ -87,13 +93,16 @@ class AtTheStep:
     @torch.no_grad()
     def _begin(self, optimizer: Optimizer) -> None:
         """Note the weights and give the optimiser the sum of both gradients, or do its work."""
-        tracked = self._tracked
-        stepping = [p for p in _parameters_of(optimizer) if p.grad is not None]
+        tracked, everything = self._tracked, _parameters_of(optimizer)
         if self._open is not None:
-            if self._open.optimizer is not optimizer and self._is_within_a_step(stepping):
-                raise _within_another(optimizer, self._open.optimizer)
+            outer = self._open.optimizer
+            if outer is optimizer and _steps_under_way(outer) > 1:
+                self._open.within += 1
+                return
+            if self._is_within_a_step(everything) and _steps_under_way(outer):
+                raise _within_another(optimizer, outer)
             self._abandon()
-        lane = tracked.lane_of(stepping)
+        lane = tracked.lane_of([p for p in everything if p.grad is not None])
         if not lane.names:
             return
         tracked.begin_step()
@@ -109,7 +118,8 @@ class AtTheStep:
             c = tracked.c * scale if scale is not None and tracked.c else tracked.c
             # Where there is no penalty it is a copy: an optimiser may change it unseen.
             sums = _with_penalty(lane, gradients, before, c)
-            step.given = [_as_gradient(*pair) for pair in zip(sums, found, strict=True)]
+            step.given = given = [_as_gradient(*pair) for pair in zip(sums, found, strict=True)]
+            step.versions = [gradient._version for gradient in given]
         for parameter, gradient in zip(lane.parameters, step.given, strict=True):
             parameter.grad = gradient
 
@@ -119,8 +129,13 @@ class AtTheStep:
         step, tracked = self._open, self._tracked
         if step is None or step.optimizer is not optimizer:
             return
-        lane, is_done = step.lane, step.given[0] is None
-        self._abandon()
+        if step.within:
+            step.within -= 1
+            return
+        lane, is_done, self._open = step.lane, step.given[0] is None, None
+        for parameter, gradient in zip(lane.parameters, step.found, strict=True):
+            parameter.grad = gradient
+        step.given = ()  # their memory may be used again
         if not is_done:
             before, after = tracked.before(lane), lane.weights
             integrands = self._integrands(step, lane.gradients)
@@ -150,15 +165,13 @@ class AtTheStep:
         return any(id(p.grad) in given for p in parameters)
 
     def _abandon(self) -> None:
-        """Put the gradients of an open step back, and let go of the memory of the sums."""
+        """Forget a step that an error has ended; give the gradients back that are as they were."""
         step, self._open = self._open, None
         if step is not None:
-            for parameter, found, given in zip(
-                step.lane.parameters, step.found, step.given, strict=True
-            ):
-                if parameter.grad is given or parameter.grad is None:
+            columns = step.lane.parameters, step.found, step.given, step.versions
+            for parameter, found, given, version in zip(*columns, strict=False):
+                if parameter.grad is given and given is not None and given._version == version:
                     parameter.grad = found
-            step.given = ()
 
     @property
     def optimizers(self) -> dict[Optimizer, bool]:
@@ -279,6 +292,20 @@ def _with_hooks(optimizer: Any) -> Optimizer:  # noqa: ANN401
         f"{kind} takes no hooks, so that its steps can't be followed: "
         f"{why if isinstance(found, Optimizer) else 'it must be a torch.optim.Optimizer'}."
     )
+
+
+_CODE_OF_STEPS = Optimizer.profile_hook_step(len).__code__
+"""What calls the hooks of an optimiser, around its step."""
+
+
+def _steps_under_way(optimizer: Optimizer) -> int:
+    """Return how many steps of an optimiser are on the stack, where a failed one is no more."""
+    frame, count = sys._getframe(), 0
+    while frame is not None:
+        if frame.f_code is _CODE_OF_STEPS:
+            count += frame.f_locals["args"][0] is optimizer
+        frame = frame.f_back  # type: ignore[assignment]
+    return count
 
 
 def _within_another(optimizer: Optimizer, outer: Optimizer) -> CallOrderError:

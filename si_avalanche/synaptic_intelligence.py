@@ -21,7 +21,7 @@ from si_avalanche.settings import (
     check_switch,
     shows_options,
 )
-from si_avalanche.shards import local, whole
+from si_avalanche.shards import places_alike, summed
 from si_avalanche.step import AtTheStep
 from si_avalanche.three_calls import ThreeCalls
 from si_avalanche.tracked import Tracked
@@ -198,8 +198,9 @@ class SynapticIntelligence:
         tracked, steps = self._tracked, self.steps
         from_zero = tracked.options["first_anchor"] == "zero" and not self.tasks
         if tracked.parameters and not (steps and (self._step.optimizers or from_zero)):
-            path = [local(path) for path in tracked.state.path_integral.values()]
-            if formulas.any_nonzero(tracked.displacement()) and not formulas.any_nonzero(path):
+            lane = tracked.lane(list(tracked.parameters))
+            moved = lane.anywhere(formulas.any_nonzero(tracked.displacement()))
+            if moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral)):
                 raise CallOrderError(
                     f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
                     "optimiser that moves them, a new one as well; or call update_running_sum() "
@@ -273,8 +274,10 @@ class SynapticIntelligence:
     @torch.no_grad()
     def total_importance(self) -> Tensor:
         """Return the sum of Omega over all parameters, a scalar on the first one's device."""
-        importance = list(self._tracked.state.importance.values())
-        return whole(formulas.total(importance)) if importance else torch.zeros(())
+        lane = self._tracked.lane(list(self._tracked.parameters))
+        parts = [lane.part(places) for places in places_alike(lane.parameters)]
+        sums = [summed(formulas.total(part.importance), part.parameters[0]) for part in parts]
+        return formulas.total(sums) if sums else torch.zeros(())
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on bit for bit, also in mid-task.

@@ -9,6 +9,7 @@ from torch import Tensor
 from si_avalanche import formulas
 from si_avalanche.errors import CallOrderError
 from si_avalanche.iteration import Marks, at_end_of_backward
+from si_avalanche.shards import local, places_alike, summed
 from si_avalanche.step import AtTheStep
 from si_avalanche.tracked import Lane, Tracked
 
@@ -37,15 +38,20 @@ class ThreeCalls:
         places, lane = tracked.lane_of(trained).important
         names = lane.names if places and tracked.c else ()
         if names:
-            pairs = zip(lane.parameters, lane.importance, strict=True)
-            weights = [parameter.to(omega.dtype) for parameter, omega in pairs]
-            value = formulas.penalty(weights, lane.anchor, lane.importance, tracked.c)
+            parts = [lane.part(places) for places in places_alike(lane.parameters)]
+            value = formulas.total([self._penalty_of(part) for part in parts])
         else:
             like = next(iter(tracked.state.anchor.values()), torch.zeros(()))
             value = torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)
         if value.requires_grad:
             value.register_hook(partial(self._goes_backward, names))
         return value
+
+    def _penalty_of(self, lane: Lane) -> Tensor:
+        pairs = zip(lane.parameters, lane.importance, strict=True)
+        weights = [local(parameter).to(omega.dtype) for parameter, omega in pairs]
+        value = formulas.penalty(weights, lane.anchor, lane.importance, self._tracked.c)
+        return summed(value, lane.parameters[0])
 
     @torch.no_grad()
     def _goes_backward(self, names: tuple[str, ...], factor: Tensor) -> None:
@@ -54,9 +60,12 @@ class ThreeCalls:
         number = torch._C._current_graph_task_id()
         if number != self._pass:
             self._pass, self._pulls_of_pass = number, []
-            there = self._gradients_now()
-            goes_on = self._gradients.go_on_in(there)
-            at_end_of_backward(partial(self._pass_ends, Marks(there), goes_on))
+            lane = self._tracked.lane_with_gradients()
+            before, goes_on = (
+                Marks([p.grad for p in lane.parameters]),
+                self._gradients.go_on_in(lane),
+            )
+            at_end_of_backward(partial(self._pass_ends, before, goes_on))
         self._pulls_of_pass.append((names, self._tracked.c * factor.detach()))
 
     @torch.no_grad()
@@ -66,10 +75,10 @@ class ThreeCalls:
         It brought none if they went elsewhere, as with ``torch.autograd.grad``.
         """
         tracked, pulls, self._pass = self._tracked, self._pulls_of_pass, -1
-        gradients, has_pull = self._gradients_now(), any(names for names, _ in pulls)
+        lane, has_pull = tracked.lane_with_gradients(), any(names for names, _ in pulls)
+        gradients = [p.grad for p in lane.parameters]
         if before.are_those_of(gradients) and (has_pull or self._open is not None):
             return
-        lane = tracked.lane_with_gradients()
         _ = lane.gradients  # refuses those that are sparse
         self.refuse_unrecorded_step()
         if self._open is None or not goes_on:
@@ -81,9 +90,6 @@ class ThreeCalls:
             torch._foreach_copy_(tracked.before(new), new.weights)
         self._open, self._pulls = lane, self._pulls + pulls
         self._gradients, self._weights = Marks(gradients), Marks(list(lane.parameters))
-
-    def _gradients_now(self) -> list[Tensor]:
-        return [p.grad for p in self._tracked.parameters.values() if p.grad is not None]
 
     @torch.no_grad()
     def update_running_sum(self) -> None:
@@ -136,7 +142,7 @@ class ThreeCalls:
     def _have_moved(self, lane: Lane) -> bool:
         """Whether a weight differs from its copy; waits for the device."""
         pairs = zip(lane.weights, self._tracked.before(lane), strict=True)
-        return not all(torch.equal(now.to(before.dtype), before) for now, before in pairs)
+        return lane.anywhere(any(not torch.equal(now.to(old.dtype), old) for now, old in pairs))
 
     def _refuse_attached(self, what: str) -> None:
         if self._at_the_step.optimizers:

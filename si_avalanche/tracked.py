@@ -18,7 +18,7 @@ from si_avalanche.parameters import (
     select_parameters,
 )
 from si_avalanche.settings import Options, check_fits_in
-from si_avalanche.shards import is_sharded, local, whole
+from si_avalanche.shards import anywhere, is_sharded, local, whole
 from si_avalanche.state import State, state_dtype
 
 _log = logging.getLogger("si_avalanche")
@@ -83,9 +83,14 @@ class Lane:
         """
         versions = [omega._version for omega in self.importance]
         if versions != self._versions:
-            places = [place for place, omega in enumerate(self.importance) if omega.any()]
+            flags = anywhere([bool(omega.any()) for omega in self.importance], self.parameters)
+            places = [place for place, is_important in enumerate(flags) if is_important]
             self._important, self._versions = (places, self.part(places)), versions
         return self._important
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether a flag is true in one of the processes that share the parameters."""
+        return any(anywhere([flag] * len(self.names), self.parameters))
 
     def part(self, places: Sequence[int]) -> "Lane":
         """Return the lane of the parameters at some places."""
@@ -162,6 +167,10 @@ class Tracked:
     @property
     def has_changed(self) -> bool:
         """Whether the model has other parameters than it had, or they look otherwise."""
+        if any(map(is_sharded, self._all)):
+            if torch._C._current_graph_task_id() >= 0:
+                return False  # what is gathered is in use
+            tuple(plain_named_parameters(self.model))  # gives back what has been gathered
         now = list(self.model.parameters())
         same = len(now) == len(self._all) and all(map(is_, now, self._all))
         return not same or _looks(now) != self._all_looks
@@ -189,7 +198,7 @@ class Tracked:
         lane = self._lanes.get(key)
         if lane is None or not lane.is_current:
             unknown = [p for p in parameters if p not in self._names and p not in self._foreign]
-            if unknown or lane is not None:
+            if unknown or lane is not None or self.has_changed:
                 self.follow()
                 self._foreign.update(p for p in unknown if p not in self._names)
             elif len(self._lanes) >= _MOST:
@@ -253,11 +262,10 @@ class Tracked:
             (options["clamp"], options["decay"]),
         )
         new = formulas.consolidate(*kept, self.xi, *how)
-        rows = zip(lane.names, weights, new, strict=True)
-        finite = [
-            (name, theta.isfinite().all() & omega.isfinite().all()) for name, theta, omega in rows
-        ]
-        if broken := [name for name, is_finite in finite if not is_finite]:
+        rows = zip(weights, new, strict=True)
+        flags = [not (theta.isfinite().all() and omega.isfinite().all()) for theta, omega in rows]
+        flags = anywhere(flags, lane.parameters)
+        if broken := [name for name, is_broken in zip(lane.names, flags, strict=True) if is_broken]:
             raise NonFiniteError(
                 f"The task made weights or importance non-finite in {', '.join(broken)}: the loss "
                 "has diverged. Importance and anchor are left as they were. Load weights and state "
