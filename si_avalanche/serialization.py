@@ -35,9 +35,10 @@ def state_from_dict(entries: Mapping[str, Any]) -> State:
         _check_tensors(kind, entries[kind], entries["importance"])
     for kind in _COUNTS:
         check_count(kind, entries[kind])
-    kinds = {kind: entries[kind].items() for kind in _TENSORS}
-    copies = [{n: t.detach().clone() for n, t in items} for items in kinds.values()]
-    return State(*copies, tasks=entries["tasks"], steps=entries["steps"])
+    kept = ({n: t.detach().clone() for n, t in entries[kind].items()} for kind in _TENSORS)
+    importance, path_integral, anchor, start = kept
+    counts = entries["tasks"], entries["steps"]
+    return State(importance, path_integral, anchor, start, *counts)
 
 
 def check_same_parameters(loaded: State, current: State, skipped: Container[str]) -> None:

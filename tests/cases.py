@@ -97,13 +97,20 @@ class Case:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def can_be_one_pass(self) -> bool:
+        """Whether ``attach(optimizer, fused=True)`` serves it."""
+        return self.optimizer in (SGD, Adam, AdamW) and not self.hyper.get("amsgrad")
+
 
 SGD_ = (SGD, {"lr": 0.05})
 MOMENTUM = (SGD, {"lr": 0.02, "momentum": 0.9})
+DAMPENED = (SGD, {"lr": 0.02, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01})
 NESTEROV = (SGD, {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01})
 DECAY = (SGD, {"lr": 0.05, "weight_decay": 0.1})
 ADAM = (Adam, {"lr": 0.01, "eps": 1e-3})
-ADAM_DECAY = (Adam, {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.1, "amsgrad": True})
+ADAM_DECAY = (Adam, {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.1})
+AMSGRAD = (Adam, {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.1, "amsgrad": True})
 ADAMW = (AdamW, {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.1})
 RMSPROP = (RMSprop, {"lr": 0.005, "eps": 1e-3})
 
@@ -111,9 +118,11 @@ CASES = [
     Case("mlp, sgd", mlp, *SGD_),
     Case("mlp, momentum", mlp, *MOMENTUM),
     Case("mlp, nesterov and weight decay", mlp, *NESTEROV),
+    Case("mlp, dampening", mlp, *DAMPENED),
     Case("mlp, weight decay", mlp, *DECAY),
     Case("mlp, adam", mlp, *ADAM),
     Case("mlp, adam with weight decay", mlp, *ADAM_DECAY),
+    Case("mlp, amsgrad", mlp, *AMSGRAD),
     Case("mlp, adamw", mlp, *ADAMW),
     Case("mlp, rmsprop", mlp, *RMSPROP),
     Case("convolution, momentum", convolution, *MOMENTUM),

@@ -34,6 +34,7 @@ class Witness:
         self._hooked: set[Any] = set()
         self._gradient: dict[Tensor, Tensor] = {}
         self._before: dict[str, Tensor] = {}
+        self._within = 0
         self.follow(model, optimizer)
 
     def follow(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -52,6 +53,10 @@ class Witness:
         """Say that gradients were cleared without a step."""
         self._gradient = {}
 
+    def settle(self) -> None:
+        """Say that an error has ended the step under way."""
+        self._within = 0
+
     def begin_anew(self) -> None:
         """Forget the steps so far."""
         self.path_integral, self.steps = {}, 0
@@ -62,10 +67,17 @@ class Witness:
         self._gradient[parameter] = task if old is None or not self.accumulates else old + task
 
     def _begin(self) -> None:
+        # An optimiser whose class calls super().step() calls its hooks twice.
+        self._within += 1
+        if self._within > 1:
+            return
         parameters = self._model.named_parameters()
         self._before = {name: p.detach().double().clone() for name, p in parameters}
 
     def _end(self) -> None:
+        self._within -= 1
+        if self._within:
+            return
         for name, parameter in self._model.named_parameters():
             gradient = self._gradient.get(parameter)
             if gradient is not None:

@@ -13,14 +13,20 @@ from tests.reference import ReferenceSI, floats
 TASKS, STEPS = 3, 5
 
 
-@pytest.mark.parametrize("use", ["three calls", "closed form"])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=["64", "32"]
-)
-@pytest.mark.parametrize("case", CASES, ids=str)
+DTYPES = {torch.float64: 1e-12, torch.float32: 1e-5}
+ROWS = [
+    (case, use)
+    for case in CASES
+    for use in ("attach", "three calls", *(["fused"] if case.can_be_one_pass else []))
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["64", "32"])
+@pytest.mark.parametrize(("case", "use"), ROWS, ids=str)
 def test_fast_code_equals_the_reference_after_every_step(
-    case: Case, dtype: torch.dtype, tolerance: float, use: str
+    case: Case, use: str, dtype: torch.dtype
 ) -> None:
+    tolerance = DTYPES[dtype]
     torch.manual_seed(7)
     network = case.network().to(dtype)
     slow_network = copy.deepcopy(network).double()
@@ -28,19 +34,18 @@ def test_fast_code_equals_the_reference_after_every_step(
     slow = ReferenceSI(slow_network, skip=case.exclude, **case.settings)
     optimizer = case.optimizer(network.parameters(), **case.hyper)
     slow_optimizer = case.optimizer(slow_network.parameters(), **case.hyper)
+    if use != "three calls":
+        si.attach(optimizer, fused=use == "fused")
 
     for task in range(TASKS):
         for step in range(STEPS):
             assert si.penalty().item() == pytest.approx(slow.penalty(), abs=tolerance)
             optimizer.zero_grad()
             loss = task_loss(network, task, step)
-            if use == "three calls":
-                (loss + si.penalty()).backward()
-            else:
-                loss.backward()
-                si.add_penalty_gradient()
+            (loss + si.penalty() if use == "three calls" else loss).backward()
             optimizer.step()
-            si.update_running_sum()
+            if use == "three calls":
+                si.update_running_sum()
             slow_loss = task_loss(slow_network, task, step)
             slow.train_step(slow_loss, slow_optimizer, through_graph=use == "three calls")
 

@@ -1,97 +1,70 @@
 """Calls of one step that are refused, because they would lose or falsify it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.optim import LBFGS, SGD
+from torch import nn
+from torch.optim import LBFGS, SGD, Adam
 
 from si_avalanche import (
     CallOrderError,
+    ConfigurationError,
     NonFiniteError,
     ParameterSelectionError,
     SynapticIntelligence,
 )
-from tests.exactness.steps import assert_unchanged, loss_of, snapshot, train
+from tests.exactness.steps import assert_unchanged, go, loss_of, snapshot, train
+
+
+def backward(network: nn.Module, si: SynapticIntelligence) -> None:
+    network.zero_grad()
+    (loss_of(network) + si.penalty()).backward()
 
 
 def test_recording_a_step_that_was_never_begun_is_refused(
     network: nn.Module, si: SynapticIntelligence
 ) -> None:
     loss_of(network).backward()
-    with pytest.raises(CallOrderError, match=r"penalty\(\).*add_penalty_gradient\(\)"):
+    with pytest.raises(CallOrderError, match=r"add penalty\(\) to the loss"):
         si.update_running_sum()
 
 
 def test_recording_a_step_twice_is_refused(network: nn.Module, si: SynapticIntelligence) -> None:
-    train(network, si)
+    backward(network, si)
+    SGD(network.parameters(), lr=0.1).step()
+    si.update_running_sum()
     before = snapshot(si)
     with pytest.raises(CallOrderError, match="no step to record"):
         si.update_running_sum()
     assert_unchanged(si, before)
 
 
-def test_adding_the_penalty_before_the_backward_pass_is_refused(si: SynapticIntelligence) -> None:
-    with pytest.raises(CallOrderError, match="after the task loss's"):
-        si.add_penalty_gradient()
+def clip(network: nn.Module) -> None:
+    nn.utils.clip_grad_norm_(network.parameters(), 0.01)
 
 
-@pytest.mark.parametrize("another_backward_pass", [False, True])
-def test_adding_the_penalty_twice_is_refused(
-    network: nn.Module, si: SynapticIntelligence, another_backward_pass: bool
-) -> None:
-    loss_of(network).backward()
-    si.add_penalty_gradient()
-    if another_backward_pass:
-        loss_of(network).backward()
-    with pytest.raises(CallOrderError, match="twice in one step"):
-        si.add_penalty_gradient()
+def zero(network: nn.Module) -> None:
+    network.zero_grad(set_to_none=False)
 
 
-def test_adding_the_penalty_to_gradients_that_have_it_from_the_loss_is_refused(
-    network: nn.Module, si: SynapticIntelligence
-) -> None:
-    train(network, si)
-    si.update_omega()
+def remove(network: nn.Module) -> None:
+    SGD(network.parameters(), lr=0.1).step()
     network.zero_grad()
-    (loss_of(network) + si.penalty()).backward()
-    with pytest.raises(CallOrderError, match="there already"):
-        si.add_penalty_gradient()
 
 
-def test_clearing_gradients_before_the_step_is_recorded_is_refused(
-    network: nn.Module, si: SynapticIntelligence
+CHANGES: list[Callable[[nn.Module], None]] = [clip, zero, remove]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_gradients_changed_between_the_backward_pass_and_the_record_are_refused(
+    network: nn.Module, si: SynapticIntelligence, change: Callable[[nn.Module], None]
 ) -> None:
-    optimizer = SGD(network.parameters(), lr=0.1)
-    loss_of(network).backward()
-    si.add_penalty_gradient()
-    optimizer.step()
-    optimizer.zero_grad()
-    with pytest.raises(CallOrderError, match="removed or changed"):
-        si.update_running_sum()
-
-
-@pytest.mark.parametrize("use", ["three calls", "closed form"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda network: nn.utils.clip_grad_norm_(network.parameters(), 0.01),
-        lambda network: network.zero_grad(set_to_none=False),
-    ],
-    ids=["clip", "zero"],
-)
-def test_changing_gradients_after_the_penalty_is_in_them_is_refused(
-    network: nn.Module, si: SynapticIntelligence, change: Callable[[nn.Module], object], use: str
-) -> None:
-    if use == "three calls":
-        (loss_of(network) + si.penalty()).backward()
-    else:
-        loss_of(network).backward()
-        si.add_penalty_gradient()
-    change(network)
+    backward(network, si)
     before = snapshot(si)
-    with pytest.raises(CallOrderError, match=r"removed or changed.*Clip, unscale or project"):
+    change(network)
+    with pytest.raises(CallOrderError, match=r"removed or changed.*attach\(optimizer\) instead"):
         si.update_running_sum()
     assert_unchanged(si, before)
 
@@ -100,12 +73,10 @@ def test_consolidating_with_an_unrecorded_step_is_refused_and_loses_nothing(
     network: nn.Module, si: SynapticIntelligence
 ) -> None:
     train(network, si)
-    optimizer = SGD(network.parameters(), lr=0.1)
-    optimizer.zero_grad()
-    (loss_of(network) + si.penalty()).backward()
-    optimizer.step()
+    backward(network, si)
+    SGD(network.parameters(), lr=0.1).step()
     before = snapshot(si)
-    for call in (si.update_omega, si.state_dict):
+    for call in (si.update_omega, si.state_dict, si.begin_task):
         with pytest.raises(CallOrderError, match="has not recorded"):
             call()
     assert_unchanged(si, before)
@@ -114,32 +85,21 @@ def test_consolidating_with_an_unrecorded_step_is_refused_and_loses_nothing(
     assert si.tasks == 1
 
 
-@pytest.mark.parametrize("use", ["three calls", "closed form"])
 def test_a_step_that_was_never_recorded_is_noticed_when_the_next_begins(
-    network: nn.Module, si: SynapticIntelligence, use: str
+    network: nn.Module, si: SynapticIntelligence
 ) -> None:
-    optimizer = SGD(network.parameters(), lr=0.1)
-
-    def begin() -> None:
-        optimizer.zero_grad()
-        if use == "three calls":
-            (loss_of(network) + si.penalty()).backward()
-        else:
-            loss_of(network).backward()
-            si.add_penalty_gradient()
-
-    begin()
-    optimizer.step()
+    backward(network, si)
+    SGD(network.parameters(), lr=0.1).step()
     with pytest.raises(CallOrderError, match="has not recorded"):
-        begin()
+        backward(network, si)
 
 
-def test_an_optimiser_that_evaluates_its_closure_several_times_is_refused(
+def test_with_the_three_calls_too_a_closure_evaluated_several_times_is_refused(
     network: nn.Module, si: SynapticIntelligence
 ) -> None:
     optimizer = LBFGS(network.parameters(), max_iter=5)
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = loss_of(network) + si.penalty()
         loss.backward()
@@ -154,8 +114,7 @@ def test_recording_before_the_optimiser_steps_is_refused_at_the_end_of_the_task(
 ) -> None:
     optimizer = SGD(network.parameters(), lr=0.1)
     for _ in range(3):
-        optimizer.zero_grad()
-        (loss_of(network) + si.penalty()).backward()
+        backward(network, si)
         si.update_running_sum()
         optimizer.step()
     with pytest.raises(CallOrderError, match="none of the 3 recorded steps shows it"):
@@ -163,12 +122,99 @@ def test_recording_before_the_optimiser_steps_is_refused_at_the_end_of_the_task(
     assert si.tasks == 0
 
 
+@pytest.mark.parametrize("tasks", [0, 1])
+def test_a_task_learnt_by_an_optimiser_that_is_not_attached_is_refused(
+    network: nn.Module, si: SynapticIntelligence, tasks: int
+) -> None:
+    for _ in range(tasks):
+        train(network, si)
+        si.update_omega()
+    go(network, Adam(network.parameters(), lr=0.01))
+    with pytest.raises(CallOrderError, match=r"none of the 0 recorded steps shows it: attach\(\)"):
+        si.update_omega()
+    assert si.tasks == tasks
+
+
+def test_a_new_optimiser_in_place_of_the_attached_one_is_noticed(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    si.attach(SGD(network.parameters(), lr=0.1))
+    go(network, SGD(network.parameters(), lr=0.1))
+    with pytest.raises(CallOrderError, match="attach.. the optimiser that moves them, a new one"):
+        si.update_omega()
+
+
+def test_the_three_calls_are_not_mixed_with_attach(
+    network: nn.Module, si: SynapticIntelligence
+) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+    si.attach(optimizer)
+    with pytest.raises(CallOrderError, match=r"Leave penalty\(\) out of the loss, or detach\(\)"):
+        backward(network, si)
+    network.zero_grad()
+    loss_of(network).backward()
+    optimizer.step()
+    with pytest.raises(CallOrderError, match=r"Leave the call out, or detach\(\)"):
+        si.update_running_sum()
+    si.detach()
+    backward(network, si)
+    optimizer.step()
+    si.update_running_sum()
+    assert si.steps == 2
+
+
+def test_two_objects_on_one_optimiser_are_refused(network: nn.Module) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+    first, second = SynapticIntelligence(network), SynapticIntelligence(network)
+    first.attach(optimizer)
+    with pytest.raises(ConfigurationError, match="Another SynapticIntelligence is attached"):
+        second.attach(optimizer)
+    first.attach(optimizer)
+    go(network, optimizer)
+    assert (first.steps, second.steps) == (3, 0)
+    first.detach()
+    second.attach(optimizer)
+    go(network, optimizer)
+    assert (first.steps, second.steps) == (3, 3)
+
+
+@pytest.mark.parametrize("when", ["before attach()", "after it"])
+def test_an_optimiser_that_climbs_is_refused(
+    network: nn.Module, si: SynapticIntelligence, when: str
+) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1, maximize=when == "before attach()")
+    with pytest.raises(ConfigurationError, match="maximize=True"):
+        si.attach(optimizer)
+        optimizer.param_groups[0]["maximize"] = True
+        go(network, optimizer)
+    assert si.steps == 0
+
+
+@pytest.mark.parametrize("value", ["yes", None, 1])
+def test_a_bad_switch_is_refused(network: nn.Module, si: SynapticIntelligence, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="fused must be True or False"):
+        si.attach(SGD(network.parameters(), lr=0.1), fused=value)
+
+
+def test_what_is_no_optimiser_of_torch_is_refused(si: SynapticIntelligence) -> None:
+    optimizer: Any = object()
+    with pytest.raises(ConfigurationError, match=r"must be a torch\.optim\.Optimizer.*got object"):
+        si.attach(optimizer)
+
+
 def test_sparse_gradients_are_refused_by_name() -> None:
     table = nn.Embedding(5, 3, sparse=True)
     si = SynapticIntelligence(table)
+    optimizer = SGD(table.parameters(), lr=0.1)
+    si.attach(optimizer)
+    before = table.weight.detach().clone()
     table(torch.tensor([1])).sum().backward()
+    gradient = table.weight.grad
     with pytest.raises(ParameterSelectionError, match="'weight' is sparse"):
-        si.add_penalty_gradient()
+        optimizer.step()
+    assert table.weight.grad is gradient
+    assert torch.equal(table.weight, before)
+    si.detach()
     with pytest.raises(ParameterSelectionError, match="'weight' is sparse"):
         (table(torch.tensor([1])).sum() + si.penalty()).backward()
 

@@ -18,15 +18,14 @@ def test_a_layer_frozen_in_mid_task_gets_the_importance_it_has_earned() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     si = SynapticIntelligence(model)
     optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
     for step in range(6):
         if step == 3:
             model[0].requires_grad_(False)
             earned = si.running_sum["0.weight"].clone()
         optimizer.zero_grad()
         (model(torch.ones(4, 3)) - 1).square().mean().backward()
-        si.add_penalty_gradient()
         optimizer.step()
-        si.update_running_sum()
     assert torch.equal(si.running_sum["0.weight"], earned)
     si.update_omega()
     assert si.omega["0.weight"].any()
@@ -40,9 +39,9 @@ def test_a_dtype_changed_between_two_steps_is_followed() -> None:
         model.to(dtype)
         model.zero_grad()
         model(torch.ones(1, 3, dtype=dtype)).sum().backward()
-        si.add_penalty_gradient()
-        SGD(model.parameters(), lr=0.1).step()
-        si.update_running_sum()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        si.attach(optimizer)
+        optimizer.step()
     assert si.running_sum["weight"].dtype == torch.float64
 
 
@@ -61,12 +60,11 @@ class Growing(nn.Module):
 
 def train(model: Growing, si: SynapticIntelligence, steps: int = 3) -> None:
     optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
     for _ in range(steps):
         optimizer.zero_grad()
         (model.head(torch.ones(2, 3)) - 1).square().mean().backward()
-        si.add_penalty_gradient()
         optimizer.step()
-        si.update_running_sum()
 
 
 @pytest.mark.parametrize("in_mid_task", [False, True])

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from si_avalanche import SynapticIntelligence, formulas
 from si_avalanche.settings import Clamp
@@ -30,12 +31,11 @@ def descend(
     """Plain gradient descent on one task, recorded; the task is not yet consolidated."""
     si = SynapticIntelligence(network, xi=1e-12)
     optimizer = SGD(network.parameters(), lr=rate)
+    si.attach(optimizer)
     for _ in range(steps):
         optimizer.zero_grad()
         loss_of(network.theta).backward()
-        si.add_penalty_gradient()
         optimizer.step()
-        si.update_running_sum()
     return si
 
 
@@ -46,13 +46,12 @@ def error_of_the_summed_path_integral(rate: float) -> float:
     x, y = torch.randn(32, 5, dtype=torch.float64), torch.arange(32) % 3
     si = SynapticIntelligence(network)
     optimizer = SGD(network.parameters(), lr=rate)
+    si.attach(optimizer)
     start = functional.cross_entropy(network(x), y).item()
     for _ in range(round(1 / rate)):
         optimizer.zero_grad()
         functional.cross_entropy(network(x), y).backward()
-        si.add_penalty_gradient()
         optimizer.step()
-        si.update_running_sum()
     drop = start - functional.cross_entropy(network(x), y).item()
     assert drop > 0.05
     return sum(omega.sum().item() for omega in si.running_sum.values()) - drop
@@ -121,32 +120,31 @@ def test_the_penalty_gradient_in_closed_form_is_that_of_autograd(
 ) -> None:
     theta.requires_grad_()
     (automatic,) = torch.autograd.grad(formulas.penalty([theta], [star], [omega], c), theta)
-    (closed,) = formulas.penalty_gradient([theta.detach()], [star], [omega], c)
+    zero, weights = [torch.zeros_like(theta)], [theta.detach()]
+    (closed,) = formulas.add_penalty_gradient(zero, weights, [star], [omega], c)
     torch.testing.assert_close(closed, automatic, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.25, 8.0])
-def test_both_uses_give_the_same_gradients_and_path_integral(factor: float) -> None:
-    graph, closed = trained_pair()
+def test_both_uses_take_the_same_step_and_give_the_same_path_integral(factor: float) -> None:
+    (calls, calls_si), (attached, attached_si) = trained_pair()
     x = torch.randn(16, 4, dtype=torch.float64)
-    for network, si in (graph, closed):
+    for network, si in ((calls, calls_si), (attached, attached_si)):
         optimizer = SGD(network.parameters(), lr=0.1)
-        optimizer.zero_grad()
         loss = network(x).square().mean()
-        if network is graph[0]:
+        if network is calls:
             (factor * (loss + si.penalty())).backward()
+            optimizer.step()
+            si.update_running_sum()
         else:
             si.c = factor
+            si.attach(optimizer)
             (factor * loss).backward()
-            si.add_penalty_gradient()
-        optimizer.step()
-        si.update_running_sum()
-    for name in graph[1].omega:
-        torch.testing.assert_close(
-            graph[1].running_sum[name], closed[1].running_sum[name], rtol=1e-12, atol=1e-15
-        )
-    for one, other in zip(graph[0].parameters(), closed[0].parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-12, atol=1e-15)
+            optimizer.step()
+    for name, path in calls_si.running_sum.items():
+        torch.testing.assert_close(path, attached_si.running_sum[name], rtol=1e-12, atol=1e-15)
+    for one, other in zip(calls.parameters(), attached.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
 def trained_pair() -> list[tuple[nn.Module, SynapticIntelligence]]:
@@ -158,13 +156,13 @@ def trained_pair() -> list[tuple[nn.Module, SynapticIntelligence]]:
     for copy_ in (network, copy.deepcopy(network)):
         si = SynapticIntelligence(copy_)
         optimizer = SGD(copy_.parameters(), lr=0.1)
+        si.attach(optimizer)
         for _ in range(5):
             optimizer.zero_grad()
             copy_(x).square().mean().backward()
-            si.add_penalty_gradient()
             optimizer.step()
-            si.update_running_sum()
         si.update_omega()
+        si.detach()
         with torch.no_grad():
             for parameter in copy_.parameters():
                 parameter.add_(0.3)
@@ -180,19 +178,32 @@ def test_the_path_integral_of_a_replayed_trajectory_does_not_depend_on_c(c: floa
         torch.testing.assert_close(actual.running_sum[name], path_integral, rtol=1e-9, atol=1e-12)
 
 
+class Given(Optimizer):
+    """Moves weights along a trajectory that is given, whatever their gradients are."""
+
+    def __init__(self, network: Weights) -> None:
+        super().__init__(network.parameters(), {})
+        self.next = torch.zeros(0)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.add_(self.next)
+
+
 def replay(c: float) -> SynapticIntelligence:
     """Two tasks along a fixed trajectory of weights and task gradients."""
     generator = torch.Generator().manual_seed(5)
     network = Weights(torch.zeros(6, dtype=torch.float64))
     si = SynapticIntelligence(network, c=c)
+    optimizer = Given(network)
+    si.attach(optimizer)
     for task in range(2):
         for _ in range(8):
             step = torch.randn(6, generator=generator, dtype=torch.float64)
             network.theta.grad = torch.randn(6, generator=generator, dtype=torch.float64) - step
-            si.add_penalty_gradient()
-            with torch.no_grad():
-                network.theta.add_(0.1 * step)
-            si.update_running_sum()
+            optimizer.next = 0.1 * step
+            optimizer.step()
         if task == 0:
             si.update_omega()
     assert si.omega["theta"].max() > 0

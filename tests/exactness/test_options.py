@@ -68,12 +68,9 @@ def test_a_refused_strength_leaves_the_old_one() -> None:
     assert si.c == 2.0
 
 
-@pytest.mark.parametrize(
-    "model", [nn.ReLU(), nn.Linear(2, 2).requires_grad_(False)], ids=["none", "frozen"]
-)
-def test_a_model_without_a_trainable_parameter_is_refused(model: nn.Module) -> None:
-    with pytest.raises(ParameterSelectionError, match=r"Unfreeze one|no parameters"):
-        SynapticIntelligence(model)
+def test_a_model_without_a_parameter_is_refused() -> None:
+    with pytest.raises(ParameterSelectionError, match="no parameters"):
+        SynapticIntelligence(nn.ReLU())
 
 
 def test_a_complex_parameter_is_refused_until_it_is_left_out() -> None:
@@ -111,14 +108,13 @@ def test_state_is_a_copy_on_the_same_device_in_float32_or_better(dtype: torch.dt
     model = nn.Linear(3, 2).to(dtype)
     si = SynapticIntelligence(model)
     optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
     live = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     for _ in range(2):
         for _ in range(2):
             optimizer.zero_grad()
             (model(torch.ones(4, 3, dtype=dtype)) - 1).square().mean().backward()
-            si.add_penalty_gradient()
             optimizer.step()
-            si.update_running_sum()
         si.update_omega()
         kept = [t for m in (si.omega, si.running_sum, si.prev_params) for t in m.values()]
         assert all(t.dtype == torch.promote_types(dtype, torch.float32) for t in kept)
@@ -144,10 +140,10 @@ def test_a_lazy_layer_is_refused_until_it_has_a_shape() -> None:
 def test_exact_fractions_are_numbers_too() -> None:
     model = nn.Linear(3, 2)
     si = SynapticIntelligence(model, c=Fraction(1, 2), xi=Fraction(1, 10), decay=Fraction(1, 2))  # type: ignore[arg-type]
+    optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
     model(torch.ones(1, 3)).sum().backward()
-    si.add_penalty_gradient()
-    SGD(model.parameters(), lr=0.1).step()
-    si.update_running_sum()
+    optimizer.step()
     si.update_omega()
     assert si.total_importance() > 0
 

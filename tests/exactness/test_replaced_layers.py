@@ -19,12 +19,11 @@ def make() -> Any:
 
 def train(model: nn.Module, si: SynapticIntelligence, steps: int = 4) -> None:
     optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
     for _ in range(steps):
         optimizer.zero_grad()
         (model(torch.ones(2, 3)) - 1).square().mean().backward()
-        si.add_penalty_gradient()
         optimizer.step()
-        si.update_running_sum()
 
 
 def shrink(model: nn.Sequential) -> None:

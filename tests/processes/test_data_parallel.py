@@ -15,36 +15,29 @@ VIEWS = {"gradient_as_bucket_view": True}
 STATIC = {"static_graph": True}
 
 TWO = [
-    *(
-        Loop(use, optimizer=o)
-        for use in ("penalty", "gradient", "watch")
-        for o in ("momentum", "adam")
-    ),
-    *(Loop(use, wrapper=VIEWS) for use in ("penalty", "gradient", "watch")),
-    *(Loop(use, passes=2) for use in ("penalty", "gradient", "watch")),
-    Loop("watch", dtype=torch.float32),
-    Loop("watch", wrapper=STATIC),
-    Loop("watch", optimizer="adam", clip=0.05, wrapper=VIEWS),
-    Loop("gradient", "heads", wrapper=UNUSED),
-    Loop("watch", "heads", "adam", wrapper=UNUSED),
-    Loop("watch", "mixed", wrapper=UNUSED | VIEWS),
-    Loop("gradient", "mixed", passes=2, wrapper=UNUSED),
-    Loop("watch", "mixed", passes=3, clip=0.05, wrapper=UNUSED | VIEWS),
+    *(Loop(use, optimizer=o) for use in ("penalty", "attach") for o in ("momentum", "adam")),
+    *(Loop(use, passes=2, wrapper=VIEWS) for use in ("penalty", "attach")),
+    Loop("attach", optimizer="adam", fused=True),
+    Loop("attach", dtype=torch.float32, wrapper=STATIC),
+    Loop("attach", optimizer="adam", passes=2, exchange=True, clip=0.05, wrapper=VIEWS),
+    Loop("attach", "heads", "adam", wrapper=UNUSED),
+    Loop("attach", "mixed", passes=3, clip=0.05, wrapper=UNUSED | VIEWS),
 ]
 FOUR = [
     Loop("penalty"),
-    Loop("watch", passes=2, clip=0.05, wrapper=VIEWS),
-    Loop("watch", "heads", "adam", wrapper=UNUSED),
-    Loop("gradient", "mixed", wrapper=UNUSED),
+    Loop("attach", passes=2, clip=0.05, wrapper=VIEWS),
+    Loop("attach", "heads", "adam", wrapper=UNUSED),
+    Loop("attach", "mixed", wrapper=UNUSED),
 ]
 MORE = [
-    *(Loop(use, dtype=torch.float32) for use in ("penalty", "gradient")),
-    *(Loop("watch", clip=0.05, wrapper=wrapper) for wrapper in ({}, STATIC)),
+    Loop("penalty", dtype=torch.float32),
+    Loop("penalty", passes=2, exchange=True),
     Loop("penalty", optimizer="adam", wrapper=STATIC),
-    Loop("watch", passes=3, wrapper=VIEWS),
-    Loop("watch", "heads", passes=2, wrapper=UNUSED | VIEWS),
-    Loop("gradient", "mixed", "adam", wrapper=UNUSED),
-    Loop("watch", "mixed", "adam", passes=2, wrapper=UNUSED),
+    Loop("attach", clip=0.05, wrapper=STATIC),
+    Loop("attach", passes=3, wrapper=VIEWS),
+    Loop("attach", "heads", passes=2, wrapper=UNUSED | VIEWS),
+    Loop("attach", "mixed", "adam", wrapper=UNUSED),
+    Loop("attach", "mixed", "adam", passes=2, exchange=True, wrapper=UNUSED),
 ]
 SLOW = [pytest.param(ranks, loop, marks=pytest.mark.slow) for ranks in (2, 4) for loop in MORE]
 Together = Callable[..., list[Any]]
@@ -65,7 +58,7 @@ def test_an_object_built_before_wrapping_has_the_same_state_from_the_first_conso
     together: Together,
 ) -> None:
     """Ranks begin with different weights; wrapping gives all of them those of rank 0."""
-    loop = Loop("watch", protect_before_wrapping=True)
+    loop = Loop("attach", protect_before_wrapping=True)
     results = together(2, train, loop)
     assert_all_ranks_agree([result[1:] for result in results])
     assert_all_ranks_agree([[{"omega": r[0]["path_integral"]}] for r in results])

@@ -29,14 +29,13 @@ def learn(model: nn.Module, si: SynapticIntelligence, optimizer: str, tasks: int
     """A few steps on a few tasks; the data depend on nothing but the numbers of task and step."""
     for task in range(tasks):
         descent = OPTIMIZERS[optimizer](model.parameters())
+        si.attach(descent)
         for step in range(4):
             generator = torch.Generator().manual_seed(100 * task + step)
             x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
             descent.zero_grad()
             (model(x) - (task + 1) * x.sin()).square().mean().backward()
-            si.add_penalty_gradient()
             descent.step()
-            si.update_running_sum()
         si.update_omega()
 
 

@@ -20,12 +20,11 @@ def build(width: int = 5, outputs: int = 2) -> nn.Module:
 
 def train(model: nn.Module, si: SynapticIntelligence, optimizer: Optimizer, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
+    si.attach(optimizer)
     for _ in range(4):
         optimizer.zero_grad()
         model(torch.randn(8, 3, generator=generator)).square().mean().backward()
-        si.add_penalty_gradient()
         optimizer.step()
-        si.update_running_sum()
 
 
 def trained() -> tuple[nn.Module, SynapticIntelligence, Optimizer]:
