@@ -99,7 +99,8 @@ class AtTheStep:
             if outer is optimizer and _steps_under_way(outer) > 1:
                 self._open.within += 1
                 return
-            if self._is_within_a_step(everything) and _steps_under_way(outer):
+            is_inner = outer is not optimizer and self._is_within_a_step(everything)
+            if is_inner and _steps_under_way(outer):
                 raise _within_another(optimizer, outer)
             self._abandon()
         lane = tracked.lane_of([p for p in everything if p.grad is not None])
@@ -287,10 +288,14 @@ def _with_hooks(optimizer: Any) -> Optimizer:  # noqa: ANN401
         found = found.optimizer
     if isinstance(found, Optimizer) and hasattr(found, hooks):
         return found
-    kind, why = type(found).__name__, "its constructor does not call super().__init__()"
+    if isinstance(found, Optimizer):
+        raise ConfigurationError(
+            f"{type(found).__name__} takes no hooks, so that its steps can't be followed. Let its "
+            "constructor call super().__init__()."
+        )
     raise ConfigurationError(
-        f"{kind} takes no hooks, so that its steps can't be followed: "
-        f"{why if isinstance(found, Optimizer) else 'it must be a torch.optim.Optimizer'}."
+        "The optimiser must be a torch.optim.Optimizer, whose steps can be followed, got "
+        f"{type(found).__name__}. Derive it from that class, or use the three calls."
     )
 
 

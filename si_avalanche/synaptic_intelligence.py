@@ -1,5 +1,6 @@
 """Synaptic Intelligence for any PyTorch loop: the life of a task."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Unpack
 
@@ -25,6 +26,9 @@ from si_avalanche.shards import places_alike, summed
 from si_avalanche.step import AtTheStep
 from si_avalanche.three_calls import ThreeCalls
 from si_avalanche.tracked import Tracked
+
+
+_log = logging.getLogger("si_avalanche")
 
 
 @shows_options
@@ -188,24 +192,25 @@ class SynapticIntelligence:
     def update_omega(self) -> None:
         """Consolidate the task (eq. 5): importance, new anchor, path integral back to zero.
 
-        A task without a step changes nothing.
+        A task without a step changes nothing; if weights moved all the same, that is logged.
 
-        :raises CallOrderError: if weights moved, but in no recorded step.
+        :raises CallOrderError: if steps were recorded, but none of them shows how weights moved.
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
         :raises ModelChangedError: as :meth:`begin_task`.
         """
         self.begin_task()
         tracked, steps = self._tracked, self.steps
+        is_seen = bool(steps and self._step.optimizers)
         from_zero = tracked.options["first_anchor"] == "zero" and not self.tasks
-        if tracked.parameters and not (steps and (self._step.optimizers or from_zero)):
-            lane = tracked.lane(list(tracked.parameters))
-            moved = lane.anywhere(formulas.any_nonzero(tracked.displacement()))
-            if moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral)):
-                raise CallOrderError(
-                    f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
-                    "optimiser that moves them, a new one as well; or call update_running_sum() "
-                    "after the optimiser's step, with penalty() in the loss."
-                )
+        if tracked.parameters and not (is_seen or from_zero) and tracked.has_moved_unseen:
+            what = (
+                f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
+                "optimiser that moves them, a new one as well; or call update_running_sum() after "
+                "the optimiser's step, with penalty() in the loss."
+            )
+            if steps:
+                raise CallOrderError(what)
+            _log.warning("%s Nothing is consolidated.", what)
         if steps:
             tracked.consolidate()
 

@@ -56,7 +56,7 @@ class ThreeCalls:
     @torch.no_grad()
     def _goes_backward(self, names: tuple[str, ...], factor: Tensor) -> None:
         """Note the penalty's factor in the loss, and await the end of the backward pass."""
-        self._refuse_attached("penalty() went backward")
+        self._refuse_attached("penalty() went backward", "penalty() out of the loss")
         number = torch._C._current_graph_task_id()
         if number != self._pass:
             self._pass, self._pulls_of_pass = number, []
@@ -94,7 +94,7 @@ class ThreeCalls:
     @torch.no_grad()
     def update_running_sum(self) -> None:
         """Add the step just made; see ``SynapticIntelligence.update_running_sum``."""
-        self._refuse_attached("update_running_sum() was called")
+        self._refuse_attached("update_running_sum() was called", "the call out")
         lane, tracked = self._open, self._tracked
         if lane is None:
             raise CallOrderError(
@@ -133,9 +133,9 @@ class ThreeCalls:
             raise CallOrderError(
                 "The gradients were removed or changed between backward() and "
                 "update_running_sum(), where the task gradient is the live one less the penalty's. "
-                "Call zero_grad() after update_running_sum(). Clip, unscale or project with "
-                "attach(optimizer) in place of the three calls; so too with an optimiser that "
-                "changes gradients itself, such as SGD with nesterov=True and foreach."
+                "Call zero_grad() after update_running_sum(). To clip, unscale or project, or with "
+                "an optimiser that changes gradients itself, such as SGD with nesterov=True and "
+                "foreach, use attach(optimizer) instead of the three calls."
             )
         return lane.part(there)
 
@@ -144,11 +144,11 @@ class ThreeCalls:
         pairs = zip(lane.weights, self._tracked.before(lane), strict=True)
         return lane.anywhere(any(not torch.equal(now.to(old.dtype), old) for now, old in pairs))
 
-    def _refuse_attached(self, what: str) -> None:
+    def _refuse_attached(self, what: str, call: str) -> None:
         if self._at_the_step.optimizers:
             raise CallOrderError(
                 f"{what} although an optimiser is attached, at whose steps the penalty is added "
-                "and the path integral recorded. Leave the call out, or detach()."
+                f"and the path integral recorded. Leave {call}, or detach()."
             )
 
     def refuse_unrecorded_step(self) -> None:

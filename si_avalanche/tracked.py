@@ -111,6 +111,7 @@ class Tracked:
         self.parameters: dict[str, nn.Parameter] = {}
         self.skipped: dict[str, str] = {}
         self._before: dict[str, Tensor] = {}
+        self._is_trained = True
         self.follow()
 
     def follow(self, model: nn.Module | None = None, state: State | None = None) -> None:
@@ -132,11 +133,12 @@ class Tracked:
         protected = {name: everything[name] for name in names}
         others = self._with_other_weights(everything) if state is None else []
         new.fit(protected, options["first_anchor"], options["replaced"], others)
-        was_trained = not self.parameters or any(p.requires_grad for p in self.parameters.values())
+        was_trained = self._is_trained
         self.model, self.state, self.parameters = model, new, protected
         self.skipped, self.statistics = selection.skipped, RunningStatistics(model)
         self._look()
-        if was_trained and not any(p.requires_grad for p in protected.values()):
+        self._is_trained = any(p.requires_grad for p in protected.values())
+        if was_trained and not self._is_trained:
             reasons = ", ".join(f"{name} is {why}" for name, why in list(self.skipped.items())[:5])
             _log.warning("Nothing that is protected is trained now: %s. Importance stays.", reasons)
 
@@ -249,6 +251,13 @@ class Tracked:
         """Delta: the weights minus those at the start of the task."""
         weights, start = self.weights(), {**self.state.anchor, **self.state.start}
         return [local(theta) - local(start[name]) for name, theta in weights.items()]
+
+    @property
+    def has_moved_unseen(self) -> bool:
+        """Whether weights moved in this task, but no path integral shows it."""
+        lane = self.lane(list(self.parameters))
+        moved = lane.anywhere(formulas.any_nonzero(self.displacement()))
+        return moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral))
 
     def consolidate(self) -> None:
         """End the task (eq. 5): importance, new anchor, path integral back to zero.
