@@ -134,6 +134,7 @@ def extra_bytes(strategy: AvalancheStrategy) -> int:
     scale = _Scale(ignored=[strategy, *(getattr(strategy, name) for name in shared)])
     scale.ignore_tensors(strategy.model.parameters())
     scale.ignore_tensors(strategy.model.buffers())
+    scale.ignore_tensors(_kept_by(strategy.optimizer))
     return scale.weigh(methods) + scale.weigh(own)
 
 
@@ -162,7 +163,13 @@ def bytes_beside(thing: object, model: nn.Module, optimizer: torch.optim.Optimiz
     scale.ignore_tensors(model.buffers())
     for p in model.parameters():
         scale.ignore_tensors([p] if p.grad is None else [p, p.grad])
+    scale.ignore_tensors(_kept_by(optimizer))
     return scale.weigh(thing)
+
+
+def _kept_by(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    return [value for value in values if isinstance(value, torch.Tensor)]
 
 
 class _Scale:

@@ -127,7 +127,7 @@ def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
         + " ".join(f"{name}: {what}." for name, what in PARTS.items()),
     )
     _add_names(parser, "--parts", "what to measure", list(PARTS), list(PARTS))
-    parser.add_argument("--rounds", default="5", metavar="N", help="how often (default: 5)")
+    parser.add_argument("--rounds", default="15", metavar="N", help="how often (default: 15)")
     _add_device(parser)
     parser.add_argument(
         "--stream",

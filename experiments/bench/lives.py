@@ -66,7 +66,8 @@ def _told(base: Row, lives: list[Life], state: int) -> list[Row]:
 
     def timed(row: Row, name: str) -> Row:
         ratio = [median(ratios(life[name], life["plain"])) for life in own]
-        return row.timed(spread([median(life[name]) for life in own]), spread(ratio), len(lives))
+        taken = [median(life[name]) for life in own]
+        return row.timed(len(lives), seconds=spread(taken), ratio=spread(ratio))
 
     ours = replace(base, method=OURS, state_bytes=state)
     return [

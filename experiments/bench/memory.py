@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,12 +21,10 @@ class Seen:
     """What the profiler saw of a call.
 
     :param rise: the most that was held at a time, beyond what was held when they began; bytes.
-    :param largest: the largest single tensor, bytes; 0 if there was none.
     :param waits: how often the GPU was waited for; None where there is none.
     """
 
     rise: int
-    largest: int
     waits: int | None
 
 
@@ -51,12 +50,9 @@ def look_at(call: Statement, device: str, before: Statement | None = None) -> Se
         for event in events
         if event["name"] == "[memory]" and (event["args"]["Device Type"] == 0) == (device == "cpu")
     ]
-    held = most = 0
-    for change in changes:
-        held += change
-        most = max(most, held)
+    most = max(accumulate(changes, initial=0))
     waits = sum("Synchronize" in event["name"] for event in events)
-    return Seen(most, max([0, *changes]), None if device == "cpu" else waits)
+    return Seen(most, None if device == "cpu" else waits)
 
 
 def _activities(device: str) -> list[ProfilerActivity]:

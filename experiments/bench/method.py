@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 
 class Method:
     """Training without Synaptic Intelligence, and what any method can do around a step.
 
     :param model: what is trained.
+    :param optimizer: what trains it.
     :param c: the strength of the penalty.
     """
 
-    def __init__(self, model: nn.Module, c: float) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, c: float) -> None:
         self._model = model
+        self._optimizer = optimizer
         self._c = c
 
     def before_step(self) -> None:

@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from experiments.bench.method import Method
 
@@ -21,8 +22,8 @@ XI = 0.1
 class ThreeCalls(Method):
     """The plain class: ``penalty()``, ``update_running_sum()``, ``update_omega()`` in loops."""
 
-    def __init__(self, model: nn.Module, c: float) -> None:
-        super().__init__(model, c)
+    def __init__(self, model: nn.Module, optimizer: Optimizer, c: float) -> None:
+        super().__init__(model, optimizer, c)
         self.omega = {name: torch.zeros_like(p) for name, p in self._named()}
         self.running_sum = {name: torch.zeros_like(p) for name, p in self._named()}
         self.prev_params = {name: p.detach().clone() for name, p in self._named()}
@@ -59,8 +60,8 @@ class ThreeCalls(Method):
 class VanDeVen(Method):
     """Van de Ven's continual-learning: buffers found by a name made anew in every step."""
 
-    def __init__(self, model: nn.Module, c: float) -> None:
-        super().__init__(model, c)
+    def __init__(self, model: nn.Module, optimizer: Optimizer, c: float) -> None:
+        super().__init__(model, optimizer, c)
         # A module beside the network: buffers of the network itself would be its bytes.
         self.buffers = nn.Module()
         self.path: dict[str, Tensor] = {}
@@ -108,8 +109,8 @@ class VanDeVen(Method):
 class Mammoth(Method):
     """Mammoth: everything flat, joined anew from all parameters, and gradients clipped at 1."""
 
-    def __init__(self, model: nn.Module, c: float) -> None:
-        super().__init__(model, c)
+    def __init__(self, model: nn.Module, optimizer: Optimizer, c: float) -> None:
+        super().__init__(model, optimizer, c)
         self._checkpoint = self._weights().clone()
         self.big_omega: Tensor | None = None
         self.small_omega = torch.zeros_like(self._checkpoint)
@@ -166,8 +167,8 @@ class AvalanchesWay(Method):
     _EPS = 1e-7
     _MOST = 1e-3
 
-    def __init__(self, model: nn.Module, c: float) -> None:
-        super().__init__(model, c)
+    def __init__(self, model: nn.Module, optimizer: Optimizer, c: float) -> None:
+        super().__init__(model, optimizer, c)
         names = ("old", "new", "gradient", "path", "path_of_all", "importance", "anchor")
         self.held: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, p in self._allowed():

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
-from experiments.bench.growth import FLOOR
-from experiments.bench.methods import METHODS, OURS, PLAIN
+from experiments.bench.methods import METHODS, ONE_PASS_FUSED, OURS, PLAIN, PLAIN_FUSED
 from experiments.bench.rows import Row
-from experiments.bench.through_avalanche import NAIVE, OUR_PLUGIN
+from experiments.bench.through_avalanche import NAIVE_FUSED, OUR_PLUGIN
 from experiments.drawing import make_figure, tidy
 from experiments.looks import Look, look_of
 
@@ -20,15 +20,17 @@ RATIOS, GROWTH = "ratios.png", "growth.png"
 _SI = str(look_of("si")["color"])
 _PEER, _PLAIN = "#0072b2", "#8a8a8a"
 _GAP = 0.06
+_DASHED = (0, (3, 2))
+_BESIDE = 2
 _LINES: dict[tuple[str, str], tuple[str, Look]] = {
-    (PLAIN, "step"): ("whole step, no SI", {"color": _PLAIN, "marker": "x"}),
-    (OURS, "step"): ("whole step, si-avalanche", {"color": _SI, "marker": "o", "mfc": "white"}),
-    (OURS, "calls"): ("si-avalanche's calls alone", {"color": _SI, "marker": "o"}),
-    (OURS, "consolidation"): ("consolidation", {"color": _PEER, "marker": "s"}),
-    (FLOOR, "floor"): (
-        "least memory traffic of a step",
-        {"color": "black", "linestyle": (0, (4, 2)), "lw": 1.0},
+    (PLAIN, "step"): (PLAIN, {"color": _PLAIN, "marker": "x"}),
+    (OURS, "step"): (OURS, {"color": _SI, "marker": "o"}),
+    (PLAIN_FUSED, "step"): (PLAIN_FUSED, {"color": _PLAIN, "marker": "x", "linestyle": _DASHED}),
+    (ONE_PASS_FUSED, "step"): (
+        ONE_PASS_FUSED,
+        {"color": _SI, "marker": "D", "linestyle": _DASHED},
     ),
+    (OURS, "consolidation"): ("consolidation", {"color": _PEER, "marker": "s"}),
 }
 
 
@@ -53,72 +55,89 @@ def _drawn(rows: Sequence[Row], folder: Path) -> Iterator[Path]:
 
 
 _RATIOS = {
-    "step": ("a step in a bare loop", PLAIN),
-    "avalanche": ("an iteration through Avalanche", NAIVE),
+    "step": "",
+    "avalanche": ", through Avalanche",
 }
+_TITLE = (
+    "Time of a step; without SI, with Adam = 1. Dots: median, bars: all rounds.\n"
+    "Dashed line, second number: against no SI with Adam(fused=True)."
+)
 
 
 def _draw_ratios(parts: dict[str, list[Row]], path: Path) -> Path:
     """One panel for each workload and part, one line of it for each method."""
     workloads = list(dict.fromkeys(row.workload for own in parts.values() for row in own))
-    told = {
-        part: [row for row in own if row.method != _RATIOS[part][1]] for part, own in parts.items()
+    methods = {
+        part: list(dict.fromkeys(row.method for row in own))[1:] for part, own in parts.items()
     }
-    methods = {part: list(dict.fromkeys(row.method for row in own)) for part, own in told.items()}
-    heights = [len(names) + 1 for names in methods.values()]
-    figure = make_figure(2.4 + 2.7 * len(workloads), 1.1 + 0.27 * sum(heights), _GAP)
+    heights = [len(names) + 1.5 for names in methods.values()]
+    lines = -(-len(workloads) // _BESIDE)
+    figure = make_figure(2.6 + 3 * _BESIDE, 0.7 + lines * (0.4 + 0.24 * sum(heights)), _GAP)
     panels = figure.subplots(
-        len(parts), len(workloads), squeeze=False, sharex=True, sharey="row", height_ratios=heights
+        lines * len(parts), _BESIDE, squeeze=False, sharex=True, height_ratios=heights * lines
     )
-    for line, (part, own) in zip(panels, told.items(), strict=True):
-        for panel, workload in zip(line, workloads, strict=True):
-            _draw_dots(panel, [row for row in own if row.workload == workload], methods[part])
-            panel.set_xlabel(_RATIOS[part][0])
-    for panel, workload in zip(panels[0], workloads, strict=True):
-        panel.set_title(workload, fontsize=10)
-    ends = [(row.ratio_min or 1.0, row.ratio_max or 1.0) for own in told.values() for row in own]
-    low, high = min(1.0, *(low for low, _ in ends)), max(1.0, *(high for _, high in ends))
-    # Room for the numbers.
-    panels[0][0].set_xlim(low - 0.05 * (high - low), high + 0.2 * (high - low))
-    figure.suptitle(
-        "Time with Synaptic Intelligence; without = 1. Dots: median, bars: all rounds",
-        x=0.01,
-        ha="left",
-        fontsize=10,
-    )
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for number, workload in enumerate(workloads):
+        line, column = divmod(number, _BESIDE)
+        for place, (part, rows) in enumerate(parts.items(), start=line * len(parts)):
+            panel = panels[place][column]
+            panel.set_axis_on()
+            _draw_dots(panel, [row for row in rows if row.workload == workload], methods[part])
+            panel.set_title(workload + _RATIOS[part], fontsize=9, loc="left")
+            panel.tick_params(labelleft=column == 0, labelbottom=True)
+    _set_scale(panels[0][0], [row for own in parts.values() for row in own])
+    figure.suptitle(_TITLE, x=0.01, ha="left", fontsize=10)
     figure.savefig(path)
     return path
 
 
+def _set_scale(panel: Axes, rows: Sequence[Row]) -> None:
+    """Let equal ratios lie equally far apart, with room for the numbers."""
+    low = min(row.ratio_min or 1.0 for row in rows)
+    high = max(row.ratio_max or 1.0 for row in rows)
+    panel.set_xscale("log")
+    fine = (0.4, 0.6, 0.8, 1, 1.5, 2, 3, 5)
+    panel.set_xticks(fine if high / low < 20 else (0.1, 1, 10, 100))
+    panel.set_xlim(0.95 * low, 1.05 * high * (high / low) ** 0.45)
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_locator(NullLocator())
+
+
 def _draw_dots(panel: Axes, rows: Sequence[Row], methods: Sequence[str]) -> None:
-    for row in rows:
-        assert row.ratio_min is not None
-        assert row.ratio_median is not None
-        assert row.ratio_max is not None
+    for row in rows[1:]:
         where = methods.index(row.method)
-        own = row.method.startswith(OURS) or row.method == OUR_PLUGIN
-        colour = _SI if own else _PEER
-        if row.method == METHODS["least-traffic"].label:
-            colour = "black"
-        first_task = row.method == METHODS["ours-first-task"].label
-        panel.plot([row.ratio_min, row.ratio_max], [where, where], color=colour, lw=1.5)
-        panel.plot(
-            row.ratio_median, where, "o", color=colour, mfc="white" if first_task else colour, ms=6
-        )
+        colour, marker = _colour_of(row.method), "D" if "one pass" in row.method else "o"
+        hollow = row.method == METHODS["ours-first-task"].label
+        low, middle, high = (getattr(row, f"ratio_{end}") for end in ("min", "median", "max"))
+        panel.plot([low, high], [where, where], color=colour, lw=1.5)
+        look: Look = {"color": colour, "mfc": "white" if hollow else colour, "ms": 5}
+        panel.plot(middle, where, marker, **look)
         panel.annotate(
-            f"{row.ratio_median:.2f}",
-            (row.ratio_max, where),
+            f"{middle:.2f} / {row.fused_ratio_median:.2f}",
+            (high, where),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=8,
             color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
+        if row.method in (PLAIN_FUSED, NAIVE_FUSED):
+            panel.axvline(middle, color=_PLAIN, lw=1, linestyle=_DASHED)
     panel.axvline(1.0, color=_PLAIN, lw=1)
-    panel.set_yticks(range(len(methods)), methods)
+    panel.set_yticks(range(len(methods)), methods, fontsize=9)
     panel.set_ylim(len(methods) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
     tidy(panel, "x")
+
+
+def _colour_of(method: str) -> str:
+    if method in (PLAIN_FUSED, NAIVE_FUSED):
+        return _PLAIN
+    if method == METHODS["least-traffic"].label:
+        return "black"
+    return _SI if method.startswith((OURS, OUR_PLUGIN)) else _PEER
 
 
 _GROWTH: dict[str, tuple[str, Callable[[Row], int | None]]] = {

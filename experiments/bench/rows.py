@@ -23,20 +23,20 @@ class Row:
     :param part: a name in ``PARTS``.
     :param workload: what was trained.
     :param method: the method's label.
-    :param what: ``"step"``; ``"calls"``, the method's calls alone; ``"floor"``, the time that the
-        least memory traffic of a step takes at the speed of an addition; ``"consolidation"``.
+    :param what: ``"step"`` or ``"consolidation"``.
     :param parameters: the network's parameters.
     :param tensors: in how many tensors.
     :param tasks: how many tasks had been learnt, where that is what grows.
     :param rounds: how often it was timed.
     :param seconds_min: of one call, the fastest round.
-    :param ratio_min: to training without SI, the smallest of all rounds; that one's step in the
-        same round is 1.
+    :param ratio_min: to training without SI with Adam as it is by default, the smallest of all
+        rounds; that one's step in the same round is 1.
+    :param fused_ratio_min: to training without SI with ``Adam(fused=True)``.
     :param parameter_bytes: of the network.
     :param state_bytes: held between steps, beyond the network and its optimiser.
-    :param peak_bytes: at the worst moment of a step, beyond that of training without SI.
-    :param temporary_bytes: the largest tensor made by the method's calls.
-    :param waits: how often a step waits for the GPU, beyond training without SI.
+    :param peak_bytes: at the worst moment of a step, beyond training without SI with the same
+        optimiser.
+    :param waits: how often a step waits for the GPU, beyond the same.
     :param machine: its kind, processors and GPU.
     :param threads: PyTorch's.
     :param date: in UTC.
@@ -56,10 +56,12 @@ class Row:
     ratio_min: float | None = None
     ratio_median: float | None = None
     ratio_max: float | None = None
+    fused_ratio_min: float | None = None
+    fused_ratio_median: float | None = None
+    fused_ratio_max: float | None = None
     parameter_bytes: int | None = None
     state_bytes: int | None = None
     peak_bytes: int | None = None
-    temporary_bytes: int | None = None
     waits: int | None = None
     machine: str = ""
     threads: int | None = None
@@ -69,39 +71,30 @@ class Row:
     avalanche: str = ""
     si_avalanche: str = ""
 
-    def timed(self, seconds: Spread, ratio: Spread | None, rounds: int) -> Row:
+    def timed(self, rounds: int, **spreads: Spread) -> Row:
         """Return this row with times.
 
-        :param seconds: of one call.
-        :param ratio: to training without SI.
         :param rounds: how often it was timed.
+        :param spreads: ``seconds`` of one call, ``ratio`` and ``fused_ratio``, as far as known.
         """
-        row = replace(
-            self,
-            rounds=rounds,
-            seconds_min=seconds.minimum,
-            seconds_median=seconds.median,
-            seconds_max=seconds.maximum,
-        )
-        if ratio is None:
-            return row
-        return replace(
-            row, ratio_min=ratio.minimum, ratio_median=ratio.median, ratio_max=ratio.maximum
-        )
+        values: dict[str, Any] = {
+            f"{name}_{end}": value
+            for name, spread in spreads.items()
+            for end, value in asdict(spread).items()
+        }
+        return replace(self, rounds=rounds, **values)
 
-    def weighed(self, state: int, step: Seen, plain: Seen, temporary: int | None = None) -> Row:
+    def weighed(self, state: int, step: Seen, plain: Seen) -> Row:
         """Return this row with bytes.
 
         :param state: held between steps.
         :param step: what the profiler saw of the method's step.
         :param plain: what it saw of a step without SI.
-        :param temporary: the largest tensor made by the method's calls.
         """
         return replace(
             self,
             state_bytes=state,
             peak_bytes=state + step.rise - plain.rise,
-            temporary_bytes=temporary,
             waits=None if step.waits is None else step.waits - (plain.waits or 0),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.bench import Asked, trial
-from experiments.bench.growth import measure_growth
 from experiments.bench.lives import measure_tasks
+from experiments.bench.methods import GROWING
 from experiments.bench.pictures import draw_all
 from experiments.bench.rows import CSV, Row, write_rows
 from experiments.bench.steps import measure_steps
@@ -25,20 +26,18 @@ from experiments.errors import ResultsError
 from experiments.results import versions
 from experiments.tables import make_console, print_files
 
-# Tensors of this size are asked of the system anew in each step, and the time of that scatters.
-_HUGE = 10**8
-_MORE = 3
-
 
 @dataclass(frozen=True)
 class Job:
     """One thing to measure.
 
     :param title: what it is, for the progress display.
+    :param how: how it is timed.
     :param run: measures it.
     """
 
     title: str
+    how: How
     run: Callable[[], list[Row]]
 
 
@@ -73,14 +72,16 @@ def jobs(asked: Asked, extent: Extent) -> Iterator[Job]:
     :param extent: how far.
     :return: the jobs, in order.
     """
-    how = How(asked.rounds, asked.threads, asked.device)
+    asked_for = How(asked.rounds, asked.threads, asked.device)
     both = [part for part in ("step", "memory") if part in asked.parts]
     for workload in extent.workloads:
+        how = replace(asked_for, threads=workload.threads or asked.threads)
         if both:
             run = partial(measure_steps, workload, both, how)
-            yield Job(f"{' and '.join(both)}: {workload.name}", run)
+            yield Job(f"{' and '.join(both)}: {workload.name}", how, run)
         if "avalanche" in asked.parts:
-            yield Job(f"avalanche: {workload.name}", partial(measure_iterations, workload, how))
+            run = partial(measure_iterations, workload, how)
+            yield Job(f"avalanche: {workload.name}", how, run)
     banks = {
         "parameters": [(number, extent.few) for number in extent.parameters],
         "tensors": [(extent.spread, number) for number in extent.tensors],
@@ -88,12 +89,11 @@ def jobs(asked: Asked, extent: Extent) -> Iterator[Job]:
     for part, sizes in banks.items():
         for parameters, tensors in sizes if part in asked.parts else ():
             workload = bank(f"{parameters} in {tensors}", parameters, tensors)
-            often = replace(how, rounds=how.rounds * (_MORE if parameters >= _HUGE else 1))
-            run = partial(measure_growth, part, workload, often)
-            yield Job(f"{part}: {workload.name}", run)
+            run = partial(measure_steps, workload, [part], asked_for, GROWING)
+            yield Job(f"{part}: {workload.name}", asked_for, run)
     if "tasks" in asked.parts:
-        run = partial(measure_tasks, extent.life, extent.tasks, how)
-        yield Job(f"tasks: {extent.tasks}", run)
+        run = partial(measure_tasks, extent.life, extent.tasks, asked_for)
+        yield Job(f"tasks: {extent.tasks}", asked_for, run)
 
 
 def _open(folder: Path) -> None:
@@ -125,7 +125,9 @@ def _run(wanted: list[Job], asked: Asked, folder: Path) -> list[Row]:
         bar = progress.add_task("", total=len(wanted))
         for job in wanted:
             progress.update(bar, description=job.title, refresh=True)
-            rows += [row.ran_on(where, asked.threads) for row in job.run()]
+            with job.how.on_its_threads():
+                rows += [row.ran_on(where, job.how.threads) for row in job.run()]
+            gc.collect()  # a method and the optimiser that it is attached to hold each other
             write_rows(rows, folder / CSV)
             progress.update(bar, advance=1, description="done", refresh=True)
     return rows

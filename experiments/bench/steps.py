@@ -24,17 +24,19 @@ def measure_steps(
     """Train one workload with every method.
 
     :param workload: what to train.
-    :param parts: ``"step"`` for times, ``"memory"`` for bytes, or both.
+    :param parts: ``"memory"`` for bytes; what the times of a step belong to otherwise.
     :param how: how each step is timed.
-    :param entries: the methods by name; the first is what the others are held against.
+    :param entries: the methods by name; the others are held against the first two, which train
+        without SI, with Adam as it is by default and with ``Adam(fused=True)``.
     :return: a row for each part and method.
     """
     made = trainees(workload, entries, how.device)
     rows = []
-    if "step" in parts:
-        rows += _times(workload, made, entries, how)
-    if "memory" in parts:
-        rows += _bytes(workload, made, entries, how.device)
+    for part in parts:
+        if part == "memory":
+            rows += _bytes(workload, made, entries, how.device)
+        else:
+            rows += _times(part, workload, made, entries, how)
     return rows
 
 
@@ -42,41 +44,46 @@ def _bytes(
     workload: Workload, made: dict[str, Trainee], entries: dict[str, Entry], device: str
 ) -> list[Row]:
     seen = {name: look_at(each.step, device, each.step) for name, each in made.items()}
-    plain = seen[next(iter(entries))]
+    default, fused, *_ = seen.values()
     rows = []
-    for name, trainee in made.items():
-        if not entries[name].is_method:
-            continue
-        state = bytes_beside(trainee.method, trainee.model, trainee.optimizer)
-        row = begin_row("memory", workload, entries[name].label, trainee.model)
-        rows.append(row.weighed(state, seen[name], plain, _largest_temporary(trainee, device)))
+    for name, entry in entries.items():
+        if entry.is_method:
+            trainee = made[name]
+            state = bytes_beside(trainee.method, trainee.model, trainee.optimizer)
+            row = begin_row("memory", workload, entry.label, trainee.model)
+            rows.append(row.weighed(state, seen[name], fused if entry.fused_adam else default))
     return rows
 
 
-def _largest_temporary(trainee: Trainee, device: str) -> int:
-    """Weigh what the method's calls make; what a penalty in the loss makes is not among it."""
-    method = trainee.method
-    first = look_at(method.before_step, device)
-    trainee.go_backward()
-    second = look_at(method.after_backward, device)
-    trainee.optimizer.step()
-    third = look_at(method.after_step, device)
-    return max(each.largest for each in (first, second, third))
-
-
 def _times(
+    part: str,
     workload: Workload,
     made: dict[str, Trainee],
     entries: dict[str, Entry],
     how: How,
 ) -> list[Row]:
     seconds = in_turn({name: each.step for name, each in made.items()}, how)
-    plain = seconds[next(iter(entries))]
+    rows = [begin_row(part, workload, entries[name].label, made[name].model) for name in seconds]
+    return against_both(rows, list(seconds.values()), how)
+
+
+def against_both(rows: list[Row], seconds: list[list[float]], how: How) -> list[Row]:
+    """Give rows their times, and the ratios to the first two of them.
+
+    :param rows: one for each thing timed.
+    :param seconds: what each took, round by round.
+    :param how: how they were timed.
+    :return: the rows.
+    """
+    default, fused, *_ = seconds
     return [
-        begin_row("step", workload, entries[name].label, made[name].model).timed(
-            spread(taken), spread(ratios(taken, plain)), how.rounds
+        row.timed(
+            how.rounds,
+            seconds=spread(taken),
+            ratio=spread(ratios(taken, default)),
+            fused_ratio=spread(ratios(taken, fused)),
         )
-        for name, taken in seconds.items()
+        for row, taken in zip(rows, seconds, strict=True)
     ]
 
 

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.bench.growth import FLOOR
-from experiments.bench.methods import OURS, PLAIN
+from experiments.bench.methods import ONE_PASS_FUSED, OURS, PLAIN, PLAIN_FUSED
 from experiments.bench.rows import Row
-from experiments.bench.through_avalanche import NAIVE
+from experiments.bench.through_avalanche import NAIVE, NAIVE_FUSED
 from experiments.tables import size
 
 MARKDOWN = "table.md"
-WIDTH = 100
+WIDTH = 120
 """How many columns the widest table takes."""
 
 
@@ -52,10 +51,12 @@ def conditions(rows: Sequence[Row]) -> str:
     :param rows: all of one run.
     :return: one line.
     """
-    first = rows[0]
+    first, rest = rows[0], [row for row in rows if row.threads != rows[0].threads]
+    exceptions = dict.fromkeys(f", {row.threads} for {row.workload}" for row in rest)
     rounds = sorted({row.rounds for row in rows if row.rounds})
     return (
-        f"{first.machine}; {first.threads} threads; Python {first.python}, PyTorch {first.torch}, "
+        f"{first.machine}; {first.threads} threads{''.join(exceptions)}; "
+        f"Python {first.python}, PyTorch {first.torch}, "
         f"Avalanche {first.avalanche}, si-avalanche {first.si_avalanche}; "
         f"{' or '.join(map(str, rounds))} rounds; {first.date}"
     )
@@ -131,63 +132,57 @@ def _by_method(
     )
 
 
+def _against_both(
+    title: str, rows: Sequence[Row], plain: tuple[str, str], heading: str
+) -> list[Sheet]:
+    kinds = ("ratio", "fused_ratio")
+    return [
+        _by_method(
+            f"{title}, {one} = 1: median (least\N{EN DASH}most)", rows, _ratio(one, kind), heading
+        )
+        for one, kind in zip(plain, kinds, strict=True)
+    ]
+
+
 def _steps(rows: Sequence[Row]) -> list[Sheet]:
-    return [_by_method("A training step, no SI = 1: median (least\N{EN DASH}most)", rows, _ratio)]
+    return _against_both("A training step", rows, (PLAIN, PLAIN_FUSED), "method")
 
 
 def _avalanche(rows: Sequence[Row]) -> list[Sheet]:
-    title = "An iteration through Avalanche, Naive = 1: median (least\N{EN DASH}most)"
-    with_state = [row for row in rows if row.method != NAIVE]
+    plain = NAIVE, NAIVE_FUSED
+    with_state = [row for row in rows if row.method not in plain]
     return [
-        _by_method(title, rows, _ratio, "plugin"),
+        *_against_both("An iteration through Avalanche", rows, plain, "plugin"),
         *_memory(with_state, "through Avalanche, ", "plugin"),
     ]
 
 
 def _memory(rows: Sequence[Row], where: str = "", heading: str = "method") -> list[Sheet]:
-    held = [row for row in rows if row.method != PLAIN]
-    told = [
-        _by_method(
-            f"Bytes of state, {where}in parameters' bytes", held, _multiple("state_bytes"), heading
+    held = [row for row in rows if row.method not in (PLAIN, PLAIN_FUSED)]
+    cells = {
+        f"Bytes of state, {where}in parameters' bytes": _multiple("state_bytes"),
+        f"Peak of a step beyond that without SI, {where}in parameters' bytes": _multiple(
+            "peak_bytes"
         ),
-        _by_method(
-            f"Peak of a step beyond that without SI, {where}in parameters' bytes",
-            held,
-            _multiple("peak_bytes"),
-            heading,
-        ),
-    ]
-    if any(row.temporary_bytes is not None for row in held):
-        title = "Largest tensor that the method's calls make, in parameters' bytes"
-        told.append(_by_method(title, held, _multiple("temporary_bytes"), heading))
+    }
     if any(row.waits is not None for row in held):
         title = f"Waits for the GPU in a step, {where}beyond those without SI"
-        told.append(_by_method(title, held, lambda row: str(row.waits), heading))
-    return told
+        cells[title] = lambda row: str(row.waits)
+    return [_by_method(title, held, cell, heading) for title, cell in cells.items()]
 
 
 def _growth(
     title: str, heading: str, of: Callable[[Row], int | None]
 ) -> Callable[[Sequence[Row]], list[Sheet]]:
     def arranged(rows: Sequence[Row]) -> list[Sheet]:
+        default, fused = _ratio(PLAIN, "ratio"), _ratio(PLAIN_FUSED, "fused_ratio")
+        columns = {PLAIN: default, OURS: default, PLAIN_FUSED: fused, ONE_PASS_FUSED: fused}
         lines = []
         for workload in dict.fromkeys(row.workload for row in rows):
-            own = {(row.method, row.what): row for row in rows if row.workload == workload}
-            calls, floor = own[OURS, "calls"], own[FLOOR, "floor"]
-            assert calls.seconds_median is not None
-            assert floor.seconds_median is not None
-            lines.append(
-                (
-                    f"{of(calls):,}",
-                    _time(own[PLAIN, "step"]),
-                    _ratio(own[OURS, "step"]),
-                    _time(calls),
-                    _time(floor),
-                    f"{calls.seconds_median / floor.seconds_median:.1f}",
-                )
-            )
-        headings = (heading, "no SI", "with SI", "SI's calls", "floor", "calls / floor")
-        return [Sheet(title, headings, tuple(lines))]
+            own = {row.method: row for row in rows if row.workload == workload}
+            cells = (cell(own[method]) for method, cell in columns.items())
+            lines.append((f"{of(own[PLAIN]):,}", *cells))
+        return [Sheet(title, (heading, *columns), tuple(lines))]
 
     return arranged
 
@@ -202,7 +197,7 @@ def _tasks(rows: Sequence[Row]) -> list[Sheet]:
             (
                 f"{tasks}",
                 _time(own[PLAIN, "step"]),
-                _ratio(step),
+                _ratio(PLAIN, "ratio")(step),
                 _time(consolidation),
                 size(state),
             )
@@ -226,10 +221,16 @@ _SHEETS: dict[str, Callable[[Sequence[Row]], list[Sheet]]] = {
 }
 
 
-def _ratio(row: Row) -> str:
-    if row.method in (PLAIN, NAIVE):
-        return _time(row)
-    return f"{row.ratio_median:.2f} ({row.ratio_min:.2f}\N{EN DASH}{row.ratio_max:.2f})"
+def _ratio(one: str, kind: str) -> Callable[[Row], str]:
+    """Make cells that show a kind of ratio, and the time of the method that it is held against."""
+
+    def cell(row: Row) -> str:
+        if row.method == one:
+            return _time(row)
+        low, middle, high = (getattr(row, f"{kind}_{end}") for end in ("min", "median", "max"))
+        return f"{middle:.2f} ({low:.2f}\N{EN DASH}{high:.2f})"
+
+    return cell
 
 
 def _time(row: Row) -> str:

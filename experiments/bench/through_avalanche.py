@@ -14,22 +14,34 @@ from torch import nn
 from experiments.bench.memory import look_at
 from experiments.bench.methods import STRENGTH
 from experiments.bench.rows import Row
-from experiments.bench.steps import begin_row
-from experiments.bench.timing import How, Statement, in_turn, ratios, spread
-from experiments.bench.trainee import LEARNING_RATE, STEPS_BEFORE
+from experiments.bench.steps import against_both, begin_row
+from experiments.bench.timing import How, Statement, in_turn
+from experiments.bench.trainee import STEPS_BEFORE, make_adam
 from experiments.bench.workloads import Workload
 from experiments.cost import extra_bytes
 from experiments.streams.samples import Samples, benchmark_of
 from experiments.untyped import AvalancheStrategy, Experience
 from si_avalanche import SIPlugin
 
-NAIVE, OUR_PLUGIN = "Naive", "SIPlugin"
-PLUGINS: dict[str, Callable[[], list[Any]]] = {
-    NAIVE: list,
-    OUR_PLUGIN: lambda: [SIPlugin(STRENGTH)],
+NAIVE, NAIVE_FUSED, OUR_PLUGIN = "Naive", "Naive, fused Adam", "SIPlugin"
+
+
+def _ours(fused: bool) -> Callable[[], list[Any]]:
+    return lambda: [SIPlugin(STRENGTH, fused=fused)]
+
+
+PLUGINS: dict[str, tuple[Callable[[], list[Any]], bool]] = {
+    NAIVE: (list, False),
+    NAIVE_FUSED: (list, True),
+    OUR_PLUGIN: (_ours(fused=False), False),
+    f"{OUR_PLUGIN}, fused Adam": (_ours(fused=False), True),
+    f"{OUR_PLUGIN}, one pass": (_ours(fused=True), False),
+    f"{OUR_PLUGIN}, one pass, fused Adam": (_ours(fused=True), True),
     # Its strength is twice ours.
-    "Avalanche's SI plugin": lambda: [SynapticIntelligencePlugin(2 * STRENGTH)],
+    "Avalanche's SI plugin": (lambda: [SynapticIntelligencePlugin(2 * STRENGTH)], False),
 }
+"""What makes the plugins, and whether the optimiser is ``Adam(fused=True)``, by name; the others
+are held against the first two."""
 
 
 class _Within(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg]
@@ -59,8 +71,8 @@ def measure_iterations(workload: Workload, how: How) -> list[Row]:
     experiences = _experiences(inputs, labels)
     batch = [inputs, labels, torch.zeros_like(labels)]
     strategies = {
-        name: _strategy(deepcopy(model), plugins(), workload.batch, how.device)
-        for name, plugins in PLUGINS.items()
+        name: _strategy(deepcopy(model), plugins(), fused, workload.batch, how.device)
+        for name, (plugins, fused) in PLUGINS.items()
     }
     for strategy in strategies.values():
         strategy.train(experiences[0], eval_streams=[])
@@ -73,11 +85,12 @@ def measure_iterations(workload: Workload, how: How) -> list[Row]:
                 iteration()
         seconds = in_turn(iterations, how)
         seen = {name: look_at(each, how.device, each) for name, each in iterations.items()}
-        for name, taken in seconds.items():
+        begun = []
+        for name, (_, fused) in PLUGINS.items():
             row = begin_row("avalanche", workload, name, model)
-            state = extra_bytes(strategies[name])
-            row = row.weighed(state, seen[name], seen[NAIVE])
-            rows.append(row.timed(spread(taken), spread(ratios(taken, seconds[NAIVE])), how.rounds))
+            plain = seen[NAIVE_FUSED if fused else NAIVE]
+            begun.append(row.weighed(extra_bytes(strategies[name]), seen[name], plain))
+        rows.extend(against_both(begun, list(seconds.values()), how))
 
     _amid_training(list(strategies.values()), experiences[1], measure)
     return rows
@@ -90,10 +103,12 @@ def _experiences(inputs: torch.Tensor, labels: torch.Tensor) -> list[Experience]
     return list(made.train_stream)
 
 
-def _strategy(model: nn.Module, plugins: list[Any], batch: int, device: str) -> AvalancheStrategy:
+def _strategy(
+    model: nn.Module, plugins: list[Any], fused: bool, batch: int, device: str
+) -> AvalancheStrategy:
     return Naive(
         model=model,
-        optimizer=torch.optim.Adam(model.parameters(), lr=LEARNING_RATE),
+        optimizer=make_adam(model, fused),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=batch,
         train_epochs=STEPS_BEFORE,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean, median
+from statistics import median
 
+import torch
 from torch.utils.benchmark import Timer, timer
 
 Statement = Callable[[], object]
-Clocked = Callable[[], float]
-"""Calls that return the seconds that are to count of them."""
 
 _SECONDS_AT_ONCE = 0.2
 _MOST_CALLS_AT_ONCE = 200
@@ -30,19 +30,29 @@ class How:
     threads: int
     device: str
 
+    @contextmanager
+    def on_its_threads(self) -> Iterator[None]:
+        """Let PyTorch have these threads, and after that as many as before."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
 
 @dataclass(frozen=True)
 class Spread:
     """What several rounds gave.
 
-    :param minimum: the smallest.
+    :param min: the smallest.
     :param median: the median.
-    :param maximum: the largest.
+    :param max: the largest.
     """
 
-    minimum: float
+    min: float
     median: float
-    maximum: float
+    max: float
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -64,9 +74,7 @@ def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
     return [value / other for value, other in zip(values, others, strict=True)]
 
 
-def in_turn(
-    statements: Mapping[str, Statement], how: How, clocked: Mapping[str, Clocked] | None = None
-) -> dict[str, list[float]]:
+def in_turn(statements: Mapping[str, Statement], how: How) -> dict[str, list[float]]:
     """Time statements side by side, so that what slows the machine down slows down all.
 
     Each round times each of them once, beginning with another one than the round before. Every
@@ -75,11 +83,9 @@ def in_turn(
 
     :param statements: what to call, by name.
     :param how: how often, and on how many threads.
-    :param clocked: what to call as well, by name, of which only a part is timed.
     :return: for each name the seconds of one call, round by round.
     """
     runs = {name: _timed(call, how.threads) for name, call in statements.items()}
-    runs |= {name: _averaged(call) for name, call in (clocked or {}).items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for number in range(how.rounds):
@@ -89,17 +95,12 @@ def in_turn(
     return seconds
 
 
-def _timed(call: Statement, threads: int) -> Clocked:
+def _timed(call: Statement, threads: int) -> Callable[[], float]:
     calls = _calls_at_once(call)
     if calls == 1:
         return partial(once, call)
     clock = Timer("call()", globals={"call": call}, num_threads=threads)
     return lambda: clock.timeit(calls).mean
-
-
-def _averaged(call: Clocked) -> Clocked:
-    calls = _calls_at_once(call)
-    return lambda: fmean(call() for _ in range(calls))
 
 
 def once(call: Statement) -> float:

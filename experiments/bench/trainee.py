@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experiments.bench.methods import STRENGTH, Entry
-from experiments.bench.timing import once
 from experiments.bench.workloads import Workload
 
 # So small that the network is as untrained at the last timing as at the first: one that has
@@ -18,6 +17,16 @@ LEARNING_RATE = 1e-5
 STEPS_BEFORE = 5
 """How many steps are made, untimed, of the task before and again of the one that is timed: what is
 allocated or compiled in a task's first steps is not part of a step."""
+
+
+def make_adam(model: nn.Module, fused: bool) -> torch.optim.Optimizer:
+    """Make the optimiser of everything that is timed.
+
+    :param model: what it trains.
+    :param fused: ask for PyTorch's fused form; otherwise the default is taken.
+    :return: Adam.
+    """
+    return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=fused or None)
 
 
 class Trainee:
@@ -34,34 +43,20 @@ class Trainee:
         self, model: nn.Module, inputs: Tensor, labels: Tensor, entry: Entry, c: float = STRENGTH
     ) -> None:
         self.model = deepcopy(model)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
-        self.method = entry.make(self.model, c)
+        self.optimizer = make_adam(self.model, entry.fused_adam)
+        self.method = entry.make(self.model, self.optimizer, c)
         self._inputs, self._labels = inputs, labels
         self._entry = entry
 
     def step(self) -> None:
         """Make one training step."""
-        self.go_backward()
-        self.method.after_backward()
-        self.optimizer.step()
-        self.method.after_step()
-
-    def go_backward(self) -> None:
-        """Make the first half of a step, up to the gradients."""
         self.optimizer.zero_grad()
         self.method.before_step()
         loss = functional.cross_entropy(self.model(self._inputs), self._labels)
         self.method.penalised(loss).backward()
-
-    def clocked_step(self) -> float:
-        """Make one training step, and time what the method does between the others' work.
-
-        :return: seconds that its calls took after the backward pass and after the optimiser.
-        """
-        self.go_backward()
-        first = once(self.method.after_backward)
+        self.method.after_backward()
         self.optimizer.step()
-        return first + once(self.method.after_step)
+        self.method.after_step()
 
     def prepare(self) -> None:
         """Train as far as a later task, unless the method is to stay in its first, and warm up."""

@@ -20,6 +20,7 @@ class Workload:
     :param shape: the shape of one input.
     :param batch: samples in a batch.
     :param classes: how many classes the labels are drawn from.
+    :param threads: PyTorch's threads, where it is always trained on as many.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Workload:
     shape: tuple[int, ...]
     batch: int
     classes: int
+    threads: int | None = None
 
     def draw(self, device: str) -> tuple[nn.Module, Tensor, Tensor]:
         """Make the network and a batch, the same whenever it is asked for.
@@ -114,6 +116,7 @@ ON_CPU = (
     Workload("MLP 256, batch 64", lambda: mlp(784, 256, 256, 10), (784,), 64, 10),
     Workload("MLP 2000, batch 256", lambda: mlp(784, 2000, 2000, 10), (784,), 256, 10),
     Workload("ResNet-18, batch 32", small_resnet, (3, 32, 32), 32, 10),
+    Workload("MLP 100, batch 32", lambda: mlp(64, 100, 100, 10), (64,), 32, 10, threads=1),
 )
 ON_GPU = (
     Workload("ResNet-18, batch 128", resnet18, (3, 224, 224), 128, 1000),

@@ -4,7 +4,7 @@ import gc
 import weakref
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WAITS = {"_local_scalar_dense", "equal", "item", "nonzero", "is_nonzero"}
@@ -63,13 +63,16 @@ def tensors_in(things: Any) -> list[Tensor]:
 
 
 def living_bytes() -> int:
-    """How much memory all tensors hold together."""
+    """How much memory all tensors hold together, gradients included."""
     gc.collect()
     storages = {}
     for thing in gc.get_objects():
-        if issubclass(type(thing), Tensor) and thing.device.type == "cpu":
-            storage = thing.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+        if type(thing) in (Tensor, nn.Parameter):
+            # Of a gradient that nobody has asked for, the collector does not know.
+            gradient = thing.grad if thing.is_leaf else None
+            for tensor in [thing] if gradient is None else [thing, gradient]:
+                storage = tensor.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

@@ -1,5 +1,7 @@
 """Models that grow, freeze, move or are wrapped: state stays with the units it belongs to."""
 
+import copy
+import logging
 from typing import Any
 
 import pytest
@@ -172,3 +174,163 @@ def test_compiling_between_tasks_changes_no_name(wrapped: str) -> None:
 def test_a_data_parallel_wrapper_leaves_no_trace_in_names() -> None:
     wrapped = compiled(nn.DataParallel(Growing(2)))
     assert set(SynapticIntelligence(wrapped, exclude=["head.bias"]).omega) == {"head.weight"}
+
+
+def test_a_data_parallel_wrapper_around_a_part_leaves_no_trace_in_names() -> None:
+    torch.manual_seed(0)
+    model: Any = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    si.update_omega()
+    omega = si.omega["head.weight"].clone()
+    model.head = nn.DataParallel(model.head)
+    si.begin_task()
+    assert set(si.omega) == {"head.weight", "head.bias"}
+    assert torch.equal(si.omega["head.weight"], omega)
+    assert set(SynapticIntelligence(model).omega) == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_compiled_model_learns_as_the_plain_one(fused: bool) -> None:
+    found = []
+    for wrap in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        runs = compiled(model) if wrap else model
+        si = SynapticIntelligence(runs)
+        optimizer = SGD(runs.parameters(), lr=0.1)
+        si.attach(optimizer, fused=fused)
+        for _ in range(2):
+            for _ in range(3):
+                optimizer.zero_grad()
+                (runs(torch.ones(4, 3, dtype=torch.float64)) - 1).square().mean().backward()
+                optimizer.step()
+            si.update_omega()
+        found.append(si.omega)
+    assert found[0].keys() == found[1].keys()
+    for name, omega in found[0].items():
+        assert omega.any()
+        torch.testing.assert_close(found[1][name], omega)
+
+
+def test_a_model_moved_within_a_task_is_followed() -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    si = SynapticIntelligence(model)
+    train(model, si)
+    path = si.running_sum["head.weight"].clone()
+    moved = copy.deepcopy(model).double()
+    si.begin_task(moved)
+    assert si.model is moved
+    torch.testing.assert_close(si.running_sum["head.weight"], path.double())
+    optimizer = SGD(moved.parameters(), lr=0.1)
+    si.attach(optimizer)
+    moved.head(torch.ones(2, 3, dtype=torch.float64)).square().mean().backward()
+    optimizer.step()
+    assert si.steps == 4
+    si.update_omega()
+    assert si.omega["head.weight"].dtype == torch.float64
+
+
+def test_a_task_in_which_all_is_frozen_leaves_everything_as_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    torch.manual_seed(0)
+    model: Any = nn.ModuleDict({"trunk": nn.Linear(3, 4), "head": nn.Linear(4, 2)})
+    si = SynapticIntelligence(model, exclude=["head"])
+    optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
+
+    def learn(steps: int = 3) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (model["head"](model["trunk"](torch.ones(2, 3))) - 1).square().mean().backward()
+            optimizer.step()
+
+    learn()
+    si.update_omega()
+    omega = {name: importance.clone() for name, importance in si.omega.items()}
+    model["trunk"].requires_grad_(False)
+    head = model["head"].weight.detach().clone()
+    with caplog.at_level(logging.WARNING, logger="si_avalanche"):
+        si.begin_task()
+    (message,) = caplog.messages
+    assert "Nothing that is protected is trained now" in message
+    assert "trunk.weight is frozen" in message
+    learn()
+    si.update_omega()
+    assert (si.steps, si.tasks) == (0, 1)
+    assert not torch.equal(model["head"].weight, head)
+    assert all(torch.equal(si.omega[name], omega[name]) for name in omega)
+    model["trunk"].requires_grad_(True)
+    si.begin_task()
+    learn()
+    si.update_omega()
+    assert si.tasks == 2
+    assert len(caplog.messages) == 1
+
+
+def test_a_model_may_start_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = Growing(2)
+    model.requires_grad_(False)
+    with caplog.at_level(logging.WARNING, logger="si_avalanche"):
+        si = SynapticIntelligence(model)
+    assert "Nothing that is protected is trained now" in caplog.text
+    assert si.omega == {}
+    assert si.penalty().item() == si.total_importance().item() == 0
+    assert si.state_dict()["tasks"] == 0
+    si.update_omega()
+    model.requires_grad_(True)
+    train(model, si)
+    si.update_omega()
+    assert si.tasks == 1
+    assert all(omega.any() for omega in si.omega.values())
+
+
+def test_an_embedding_that_renormalises_itself_is_not_told_to_be_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(6, 3, max_norm=0.5), nn.Linear(3, 2))
+    si = SynapticIntelligence(model)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
+    with caplog.at_level(logging.WARNING, logger="si_avalanche"):
+        for _ in range(3):
+            for step in range(3):
+                optimizer.zero_grad()
+                (model(torch.tensor([step, step + 1])) - 1).square().mean().backward()
+                optimizer.step()
+            si.update_omega()
+            with torch.no_grad():
+                model(torch.arange(6))
+    assert not caplog.messages
+    assert si.tasks == 3
+
+
+def test_a_layer_lost_within_a_task_is_dropped_on_request_and_the_rest_goes_on() -> None:
+    torch.manual_seed(0)
+    model: Any = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+    si = SynapticIntelligence(model, replaced="drop")
+    optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
+
+    def learn(*layers: str) -> None:
+        optimizer.zero_grad()
+        for name in layers:
+            (model[name](torch.ones(2, 3)) - 1).square().mean().backward()
+        optimizer.step()
+
+    learn("a", "b")
+    si.update_omega()
+    learn("a", "b")
+    path = si.running_sum["a.weight"].clone()
+    del model["b"]
+    si.begin_task()
+    assert set(si.omega) == {"a.weight", "a.bias"}
+    assert torch.equal(si.running_sum["a.weight"], path)
+    learn("a")
+    assert not torch.equal(si.running_sum["a.weight"], path)
+    si.update_omega()
+    assert si.tasks == 2

@@ -1,5 +1,8 @@
 """Choosing parameters and settings, and what is refused at construction."""
 
+import inspect
+import pydoc
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -9,10 +12,13 @@ from torch import nn
 from torch.optim import SGD
 
 from si_avalanche import (
+    SI,
     ConfigurationError,
     ParameterSelectionError,
+    SIPlugin,
     SynapticIntelligence,
 )
+from si_avalanche.settings import Options
 
 
 def network() -> nn.Module:
@@ -33,6 +39,8 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"xi": -0.1}, "got -0.1"),
     ({"xi": float("nan")}, "got nan"),
     ({"xi": "0.1"}, "got '0.1'"),
+    ({"xi": 1e-50}, r"xi=1e-50 is too small for torch.float32.*must be 1.18e-38 or more"),
+    ({"c": 1e39}, "c=1e\\+39 is too large for torch.float32"),
     ({"xi": 10**400}, "xi must be a finite number"),
     ({"c": 10**400}, "c must be a finite number"),
     ({"clamp": "pertask"}, "one of accumulated, per_task, none.*Did you mean 'per_task'"),
@@ -152,3 +160,79 @@ def test_tied_weights_are_counted_once() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
     assert set(SynapticIntelligence(model).omega) == {"0.weight", "0.bias", "1.bias"}
+
+
+def test_a_damping_that_the_weights_can_hold_is_accepted_until_they_cannot() -> None:
+    model = nn.Linear(3, 2).double()
+    si = SynapticIntelligence(model, xi=1e-50)
+    model.float()
+    with pytest.raises(ConfigurationError, match=r"too small for torch\.float32"):
+        si.begin_task()
+
+
+def test_a_strength_set_later_that_the_weights_cannot_hold_is_refused() -> None:
+    si = SynapticIntelligence(nn.Linear(3, 2))
+    with pytest.raises(ConfigurationError, match="too large"):
+        si.c = 1e39
+    assert si.c == 1.0
+
+
+def by_class(**options: Any) -> object:
+    return SynapticIntelligence(network(), **options)
+
+
+def by_plugin(**options: Any) -> object:
+    return SIPlugin(**options)
+
+
+def by_strategy(**options: Any) -> object:
+    model = network()
+    return SI(model=model, optimizer=SGD(model.parameters(), lr=0.1), **options)
+
+
+MAKERS: list[Callable[..., object]] = [by_class, by_plugin, by_strategy]
+
+
+@pytest.mark.parametrize("make", MAKERS[:2], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("clmp", "clamp"), ("excludes", "exclude"), ("normalization", "normalisation")],
+)
+def test_an_unknown_option_is_refused_and_the_nearest_one_is_named(
+    make: Callable[..., object], given: str, meant: str
+) -> None:
+    for kind in (TypeError, ConfigurationError):
+        with pytest.raises(kind, match=f"no option '{given}'.*Did you mean '{meant}'"):
+            make(**{given: "task"})
+
+
+def test_an_unknown_option_of_the_strategy_is_refused_as_avalanche_does() -> None:
+    with pytest.raises(TypeError, match="clmp"):
+        by_strategy(clmp="none")
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_a_bad_value_of_an_option_is_refused_at_once(make: Callable[..., object]) -> None:
+    with pytest.raises(ConfigurationError, match="clamp must be one of"):
+        make(clamp="all")
+
+
+@pytest.mark.parametrize("shown", [SynapticIntelligence, SIPlugin, SI])
+def test_help_shows_every_option_with_its_default_and_its_text(shown: type) -> None:
+    lines = pydoc.render_doc(shown, renderer=pydoc.plaintext).splitlines()
+    text = " ".join(" ".join(line.lstrip(" |") for line in lines).split())
+    described = " ".join((inspect.getdoc(Options) or "").split()).split(":param ")[1:]
+    assert len(described) == len(Options.__annotations__) == 8
+    parameters = inspect.signature(shown).parameters
+    for name, description in zip(Options.__annotations__, described, strict=True):
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert f"{name}: " in text
+        assert description.startswith(f"{name}: ")
+        assert f":param {description.strip()}" in text
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_the_defaults_that_help_shows_may_be_given(make: Callable[..., object]) -> None:
+    parameters = inspect.signature(SynapticIntelligence).parameters
+    defaults = {name: parameters[name].default for name in Options.__annotations__}
+    make(**defaults)

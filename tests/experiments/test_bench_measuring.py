@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.bench import lives, through_avalanche, timing
-from experiments.bench.growth import measure_growth
 from experiments.bench.lives import measure_tasks
-from experiments.bench.memory import look_at
+from experiments.bench.memory import Seen, look_at
 from experiments.bench.method import Method
-from experiments.bench.methods import METHODS, OURS, Entry, Ours
+from experiments.bench.methods import GROWING, METHODS, OURS, Entry, Ours
 from experiments.bench.steps import measure_steps
 from experiments.bench.through_avalanche import measure_iterations
 from experiments.bench.timing import How, in_turn, ratios, spread
 from experiments.bench.trainee import trainees
-from experiments.bench.workloads import bank, extent_on, small_resnet
+from experiments.bench.workloads import bank, extent_on, mlp, small_resnet
 from experiments.quiet import quiet
 from si_avalanche import SIPlugin
 from tests.experiments.small_bench import HOW, PARAMETERS, TINY
@@ -54,22 +54,17 @@ def test_short_calls_are_timed_many_at_once_on_the_threads_asked_for(
     assert len(seconds["one"]) == 2
 
 
-def test_of_a_clocked_call_its_own_time_counts() -> None:
-    times = iter([9.0, 1.0, 2.0])
-    seconds = in_turn({"slow": lambda: None}, HOW, {"clocked": lambda: next(times)})
-    assert seconds["clocked"] == [1.0, 2.0]
+def test_threads_are_given_back_whatever_happens() -> None:
+    before = torch.get_num_threads()
 
+    def fail() -> None:
+        with replace(HOW, threads=before + 1).on_its_threads():
+            assert torch.get_num_threads() == before + 1
+            raise ZeroDivisionError
 
-def test_the_calls_alone_are_timed_and_not_the_rest_of_the_step(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    trainee = trainees(TINY, {"ours": METHODS["ours"]}, "cpu")["ours"]
-    assert isinstance(trainee.method, Ours)
-    before = trainee.method.si.steps
-    clock = iter([1.0, 3.0, 10.0, 14.0])
-    monkeypatch.setattr(timing, "timer", lambda: next(clock))
-    assert trainee.clocked_step() == 6.0
-    assert trainee.method.si.steps == before + 1
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.get_num_threads() == before
 
 
 def test_ratios_are_of_the_same_round() -> None:
@@ -77,7 +72,7 @@ def test_ratios_are_of_the_same_round() -> None:
     assert spread([2.0, 3.0, 1.0]) == timing.Spread(1.0, 2.0, 3.0)
 
 
-def test_every_method_has_a_row_with_its_ratio() -> None:
+def test_every_method_has_a_row_with_its_ratios_to_both_optimisers() -> None:
     rows = measure_steps(TINY, ["step"], HOW)
     assert [row.method for row in rows] == [entry.label for entry in METHODS.values()]
     for row in rows:
@@ -86,18 +81,36 @@ def test_every_method_has_a_row_with_its_ratio() -> None:
         assert row.seconds_min is not None
         assert row.seconds_max is not None
         assert 0 < row.seconds_min <= row.seconds_max
-    assert (rows[0].ratio_min, rows[0].ratio_max) == (1.0, 1.0)
-    assert all(row.ratio_median != 1.0 for row in rows[1:])
+    default, fused, *others = rows
+    assert (default.ratio_min, default.ratio_max) == (1.0, 1.0)
+    assert (fused.fused_ratio_min, fused.fused_ratio_max) == (1.0, 1.0)
+    assert all(row.ratio_median != 1.0 for row in (fused, *others))
+    assert all(row.fused_ratio_median != 1.0 for row in (default, *others))
+
+
+FUSED = ("plain-fused", "ours-fused", "one-pass-fused")
+
+
+def test_everything_is_trained_by_the_adam_that_its_row_names() -> None:
+    made = trainees(TINY, METHODS, "cpu")
+    for name, trainee in made.items():
+        assert type(trainee.optimizer) is torch.optim.Adam
+        (group,) = trainee.optimizer.param_groups
+        assert group["fused"] == (True if name in FUSED else None)
+
+
+OURS_BY_NAME = [name for name, entry in METHODS.items() if entry.label.startswith(OURS)]
 
 
 def test_steps_are_of_a_later_task_unless_the_row_is_of_the_first() -> None:
-    names = ("ours", "ours-three-calls", "ours-first-task")
-    made = trainees(TINY, {name: METHODS[name] for name in names}, "cpu")
-    tasks = {}
+    made = trainees(TINY, {name: METHODS[name] for name in OURS_BY_NAME}, "cpu")
+    assert len(made) == 6
     for name, trainee in made.items():
         assert isinstance(trainee.method, Ours)
-        tasks[name] = trainee.method.si.tasks
-    assert tasks == {"ours": 1, "ours-three-calls": 1, "ours-first-task": 0}
+        assert trainee.method.si.tasks == (0 if name == "ours-first-task" else 1)
+        before = trainee.method.si.steps
+        trainee.step()
+        assert trainee.method.si.steps == before + 1
 
 
 def test_all_start_alike_and_train_alike_but_for_the_penalty() -> None:
@@ -109,38 +122,45 @@ def test_all_start_alike_and_train_alike_but_for_the_penalty() -> None:
 
 BYTES = {
     "plain": 0,
+    "plain-fused": 0,
+    "ours": 4,
+    "ours-fused": 4,
+    "one-pass": 3,
+    "one-pass-fused": 3,
+    "ours-three-calls": 4,
+    "ours-first-task": 4,
     "three-calls": 4,
     "van-de-ven": 4,
     "mammoth": 3,
     "avalanche": 7,
-    "ours": 4,
-    "ours-foreach": 4,
-    "ours-three-calls": 4,
-    "ours-first-task": 4,
+    "ema": 1,
 }
+WIDE = replace(TINY, make=lambda: mlp(5, 1000, 3))
 
 
 def test_the_state_weighs_what_each_method_holds() -> None:
-    rows = measure_steps(TINY, ["memory"], HOW)
+    rows = measure_steps(WIDE, ["memory"], HOW)
     methods = [name for name, entry in METHODS.items() if entry.is_method]
     found = {name: row.state_bytes for name, row in zip(methods, rows, strict=True)}
-    assert found == {name: 4 * PARAMETERS * times for name, times in BYTES.items()}
+    weights = 4 * (5 * 1000 + 1000 + 1000 * 3 + 3)
+    for name, times in BYTES.items():
+        # Beside the tensors one pass keeps some numbers, the three calls one, the EMA its count.
+        more = {"one-pass": 1000, "one-pass-fused": 1000, "ours-three-calls": 4, "ema": 8}
+        assert 0 <= (found.pop(name) or 0) - weights * times <= more.get(name, 0)
+    assert not found
     for row in rows:
-        assert row.parameter_bytes == 4 * PARAMETERS
+        assert row.parameter_bytes == weights
         assert row.seconds_median is None
         assert row.waits is None
         assert row.peak_bytes is not None
-        assert row.peak_bytes >= (row.state_bytes or 0)
-    assert rows[0].peak_bytes == 0
-    # Mammoth joins all parameters to one tensor, whatever else it makes.
-    assert rows[list(METHODS).index("mammoth")].temporary_bytes == 4 * PARAMETERS
+    assert (rows[0].peak_bytes, rows[1].peak_bytes) == (0, 0)
 
 
 class Wasteful(Method):
     """Makes two tensors in each step and keeps one of them until the next."""
 
-    def __init__(self, model: nn.Module, c: float) -> None:
-        super().__init__(model, c)
+    def __init__(self, model: nn.Module, optimizer: Optimizer, c: float) -> None:
+        super().__init__(model, optimizer, c)
         self.kept = torch.zeros(10_000)
 
     def after_backward(self) -> None:
@@ -149,14 +169,24 @@ class Wasteful(Method):
 
 
 def test_the_peak_is_what_a_method_takes_beyond_plain_training() -> None:
-    entries = {"plain": METHODS["plain"], "wasteful": Entry("wasteful", Wasteful)}
-    plain, wasteful = measure_steps(TINY, ["memory"], HOW, entries)
+    entries = {name: METHODS[name] for name in ("plain", "plain-fused")}
+    entries["wasteful"] = Entry("wasteful", Wasteful)
+    plain, _, wasteful = measure_steps(TINY, ["memory"], HOW, entries)
     assert wasteful.state_bytes == 40_000
-    assert wasteful.temporary_bytes == 4_000_000
     # What is kept, the fresh tensor, and the largest: all at once, less what plain training has
     # at its own worst moment.
     assert wasteful.peak_bytes == pytest.approx(4_080_000, abs=2_000)
     assert plain.peak_bytes == 0
+
+
+def test_the_peak_is_beyond_training_without_si_with_the_same_optimiser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rises = iter([100, 10, 105, 25])
+    monkeypatch.setattr("experiments.bench.steps.look_at", lambda *_: Seen(next(rises), waits=None))
+    names = ("plain", "plain-fused", "ours", "ours-fused")
+    rows = measure_steps(TINY, ["memory"], HOW, {name: METHODS[name] for name in names})
+    assert [(row.peak_bytes or 0) - (row.state_bytes or 0) for row in rows] == [0, 0, 5, 15]
 
 
 def test_a_look_counts_what_is_held_at_a_time_and_not_what_was_before() -> None:
@@ -173,37 +203,20 @@ def test_a_look_counts_what_is_held_at_a_time_and_not_what_was_before() -> None:
 
     seen = look_at(call, "cpu", before)
     # 20,000 bytes are freed first: the rest never goes beyond what was there.
-    assert (seen.rise, seen.largest) == (0, 8_000)
+    assert seen.rise == 0
     seen = look_at(call, "cpu")
-    assert (seen.rise, seen.largest) == (12_000, 8_000)
+    assert seen.rise == 12_000
 
 
-def test_growth_has_the_steps_the_calls_alone_and_their_floor() -> None:
-    rows = measure_growth("parameters", bank("grown", 400, 4), HOW)
-    assert [(row.method, row.what) for row in rows] == [
-        ("no SI", "step"),
-        (OURS, "step"),
-        (OURS, "calls"),
-        ("least traffic", "floor"),
+def test_growing_networks_are_trained_with_both_optimisers_by_hooks_and_in_one_pass() -> None:
+    rows = measure_steps(bank("grown", 400, 4), ["parameters"], HOW, GROWING)
+    assert [row.method for row in rows] == [
+        "no SI",
+        "no SI, fused Adam",
+        "si-avalanche",
+        "si-avalanche, one pass, fused Adam",
     ]
-    assert {(row.parameters, row.tensors) for row in rows} == {(400, 4)}
-    assert all(row.seconds_median is not None for row in rows)
-
-
-def test_the_floor_is_thirteen_passes_at_the_speed_of_an_addition_that_makes_nine(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def invented(
-        statements: dict[str, Any], how: How, clocked: dict[str, Any]
-    ) -> dict[str, list[float]]:
-        times = {"addition": 9.0, "calls": 3.0}
-        return {name: [times.get(name, 10.0)] * how.rounds for name in {**statements, **clocked}}
-
-    monkeypatch.setattr("experiments.bench.growth.in_turn", invented)
-    *_, calls, floor = measure_growth("tensors", bank("grown", 64, 4), HOW)
-    assert floor.seconds_median == pytest.approx(13.0)
-    assert calls.seconds_median == pytest.approx(3.0)
-    assert calls.ratio_median == pytest.approx(0.3)
+    assert {(row.part, row.parameters, row.tensors) for row in rows} == {("parameters", 400, 4)}
 
 
 @pytest.mark.parametrize(("parameters", "tensors"), [(10**4, 4), (10**6, 2000), (1, 1)])
@@ -224,7 +237,7 @@ def test_the_small_resnet_takes_small_pictures() -> None:
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_the_least_traffic_is_thirteen_passes_and_touches_nothing_else() -> None:
+def test_the_least_traffic_is_eleven_passes_and_touches_nothing_else() -> None:
     trainee = trainees(TINY, {"floor": METHODS["least-traffic"]}, "cpu")["floor"]
     before = [p.detach().clone() for p in trainee.model.parameters()]
     copied: list[int] = []
@@ -242,7 +255,7 @@ def test_the_least_traffic_is_thirteen_passes_and_touches_nothing_else() -> None
         six = 2 * sum(copied)
         trainee.method.after_step()
     assert six == 6 * PARAMETERS
-    assert 2 * sum(copied) == 13 * PARAMETERS - PARAMETERS % 2
+    assert 2 * sum(copied) == 11 * PARAMETERS - PARAMETERS % 2
     assert all(map(torch.equal, before, trainee.model.parameters()))
 
 
@@ -304,29 +317,62 @@ def test_through_avalanche_all_are_timed_amid_their_second_experience(
 ) -> None:
     made: list[Counting] = []
 
-    def ours() -> list[Counting]:
-        made.append(Counting(1.0))
-        return made[-1:]
+    def counting(fused: bool) -> Callable[[], list[Counting]]:
+        def make() -> list[Counting]:
+            made.append(Counting(1.0, fused=fused))
+            return made[-1:]
+
+        return make
 
     seen = []
 
     def watched(statements: dict[str, Callable[[], object]], how: How) -> dict[str, list[float]]:
-        before = made[0].si.steps
+        before = [each.si.steps for each in made]
         taken = in_turn(statements, how)
-        seen.append((made[0].begun, made[0].experiences, made[0].si.steps - before))
-        assert made[0].si.total_importance() > 0
+        for each, steps in zip(made, before, strict=True):
+            seen.append((each.begun, each.experiences, each.si.steps - steps))
+            assert each.si.total_importance() > 0
         return taken
 
-    monkeypatch.setitem(through_avalanche.PLUGINS, "SIPlugin", ours)
+    for name in through_avalanche.PLUGINS:
+        if name.startswith("SIPlugin"):
+            ours = counting("one pass" in name), "fused Adam" in name
+            monkeypatch.setitem(through_avalanche.PLUGINS, name, ours)
     monkeypatch.setattr(through_avalanche, "in_turn", watched)
     with quiet():
         rows = measure_iterations(TINY, HOW)
     # One call to learn how long it takes, and two rounds.
-    assert seen == [(2, 1, 3)]
-    assert [row.method for row in rows] == ["Naive", "SIPlugin", "Avalanche's SI plugin"]
-    assert (rows[0].state_bytes, rows[1].state_bytes) == (0, 16 * PARAMETERS)
-    assert rows[0].peak_bytes == 0
-    assert all(row.ratio_median is not None for row in rows)
+    assert seen == [(2, 1, 3)] * 4
+    assert [row.method for row in rows] == [
+        "Naive",
+        "Naive, fused Adam",
+        "SIPlugin",
+        "SIPlugin, fused Adam",
+        "SIPlugin, one pass",
+        "SIPlugin, one pass, fused Adam",
+        "Avalanche's SI plugin",
+    ]
+    assert [row.state_bytes for row in rows[:4]] == [0, 0, 16 * PARAMETERS, 16 * PARAMETERS]
+    assert [row.peak_bytes for row in rows[:2]] == [0, 0]
+    assert (rows[0].ratio_median, rows[1].fused_ratio_median) == (1.0, 1.0)
+    assert all(None not in (row.ratio_median, row.fused_ratio_median) for row in rows)
+
+
+def test_through_avalanche_one_pass_keeps_three_tensors() -> None:
+    with quiet():
+        rows = measure_iterations(WIDE, HOW)
+    for row in rows:
+        if "one pass" in row.method:
+            assert row.state_bytes == pytest.approx(3 * (row.parameter_bytes or 0), abs=1000)
+
+
+def test_on_a_cpu_the_small_network_is_trained_on_one_thread() -> None:
+    *others, small = extent_on("cpu").workloads
+    assert {each.threads for each in others} == {None}
+    model, inputs, _ = small.draw("cpu")
+    shapes = [tuple(p.shape) for p in model.parameters() if p.dim() == 2]
+    assert shapes == [(100, 64), (100, 100), (10, 100)]
+    assert (small.threads, inputs.shape) == (1, (32, 64))
 
 
 def test_on_a_gpu_larger_networks_are_trained() -> None:

@@ -26,9 +26,7 @@ from tests.witness import Witness
 
 def data(task: int) -> list[dict[str, Tensor]]:
     """Random words in two classes; another word tells the class in each task."""
-    return [
-        {"input_ids": words, "labels": (words[task] > 15).long()} for words in sentences(task)
-    ]
+    return [{"input_ids": words, "labels": (words[task] > 15).long()} for words in sentences(task)]
 
 
 def batches(task: int) -> list[dict[str, Tensor]]:
@@ -43,15 +41,15 @@ class Attaches(TrainerCallback):
     def __init__(self, si: SynapticIntelligence) -> None:
         self.si, self.told = si, Told()
 
-    def on_train_begin(self, *_: Any, optimizer: Any, **__: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self.si.detach()
-        self.si.attach(optimizer)
+        self.si.attach(others["optimizer"])
 
-    def on_optimizer_step(self, *_: Any, model: nn.Module, **__: Any) -> None:
-        self.told.note_gradients(model, self.si.tasks)
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.told.note_gradients(others["model"], self.si.tasks)
 
-    def on_train_end(self, *_: Any, model: nn.Module, **__: Any) -> None:
-        self.told.end_task(self.si, model)
+    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.told.end_task(self.si, others["model"])
 
 
 class KeepsGradient(Trainer):
@@ -135,11 +133,11 @@ def test_with_its_own_optimiser_the_path_integral_is_that_of_an_independent_reco
     callback = Attaches(SynapticIntelligence(model, c=20.0))
     for task in range(2):
         made = trainer(tmp_path, model, task, callback, KeepsGradient)
-        made.create_optimizer()
-        witness = Witness(model, made.optimizer)
+        optimizer = made.create_optimizer()
+        witness = Witness(model, optimizer)
         callback.told.end_task = lambda *_: None  # type: ignore[method-assign]
         made.train()
-        assert len(made.optimizer.param_groups) == 2
+        assert len(optimizer.param_groups) == 2
         witness.assert_seen_by(callback.si, rtol=1e-9, atol=1e-15)
         callback.si.update_omega()
     assert_something_learnt(callback.si.importance)
@@ -159,7 +157,8 @@ def test_an_optimiser_that_it_is_given_may_be_attached_before(tmp_path: Path) ->
             optimizers = optimizer, ConstantLR(optimizer, 1.0)
             trainer(tmp_path, model, task, callback, optimizers=optimizers).train()
         found.append(callback.told)
-    assert_same(*found, rtol=0)
+    late, before = found
+    assert_same(late, before, rtol=0)
 
 
 def test_the_penalty_changes_the_second_task_alone(tmp_path: Path) -> None:

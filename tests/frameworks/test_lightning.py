@@ -94,8 +94,12 @@ def fit(module: Classifier, dtype: torch.dtype = torch.float64, **options: Any) 
 def test_two_fits_are_a_bare_loop_with_si_by_hand(
     kind: type[Classifier], accumulate: int, max_norm: float | None
 ) -> None:
-    options = {"accumulate_grad_batches": accumulate, "gradient_clip_val": max_norm}
-    found = fit(kind(c=20.0), precision="64-true", **options)
+    found = fit(
+        kind(c=20.0),
+        precision="64-true",
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=max_norm,
+    )
     expected = train_by_hand(
         small_network().double(),
         [list(loader) for loader in loaders()],
@@ -110,8 +114,9 @@ def test_two_fits_are_a_bare_loop_with_si_by_hand(
 
 
 def test_the_penalty_changes_the_second_task_alone() -> None:
-    with_it, without = fit(Classifier(c=20.0), precision="64-true"), fit(
-        Classifier(c=0.0), precision="64-true"
+    with_it, without = (
+        fit(Classifier(c=20.0), precision="64-true"),
+        fit(Classifier(c=0.0), precision="64-true"),
     )
     torch.testing.assert_close(with_it.paths[0], without.paths[0], rtol=0, atol=0)
     assert differs(with_it.weights, without.weights)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.processes.launch import Processes
 
-PRELOAD = ["tests.processes.strategies", "torch._dynamo"]
+PRELOAD = ["tests.processes.strategies", "tests.processes.sharded_states", "torch._dynamo"]
 
 
 @pytest.fixture(scope="package")

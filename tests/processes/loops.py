@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -47,11 +48,14 @@ class Loop:
     :param use: the three calls with the penalty in the loss, or an attached optimiser.
     :param fused: its update, the penalty and the path integral in one pass.
     :param passes: backward passes per step.
-    :param exchange: whether all of them exchange gradients, or the last one alone.
+    :param exchange: whether all of them exchange gradients and have a share of the penalty, or the
+        last one alone.
     :param clip: the largest norm of the task gradients; the raw ones are integrated.
     :param sharded: what ``fully_shard`` is called for: the model, or each of its layers before it;
         ``None`` wraps the model in ``DistributedDataParallel``.
+    :param copies: whether two processes hold each part.
     :param evaluates: before the object is built, and between tasks.
+    :param options: of ``SynapticIntelligence``.
     :param wrapper: options of ``DistributedDataParallel``.
     """
 
@@ -64,17 +68,21 @@ class Loop:
     exchange: bool = False
     clip: float | None = None
     sharded: Literal["model", "layers"] | None = None
+    copies: bool = False
     evaluates: bool = False
     protect_before_wrapping: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     wrapper: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         extra = [f"{self.passes} passes"] * (self.passes > 1) + ["clip"] * bool(self.clip)
         extra += [str(self.dtype).removeprefix("torch.")] * (self.dtype != torch.float64)
-        for name in ("fused", "exchange", "evaluates"):
+        for name in ("fused", "exchange", "copies", "evaluates"):
             extra += [name] * getattr(self, name)
         extra += ["early"] * self.protect_before_wrapping + ["layers"] * (self.sharded == "layers")
-        return ", ".join([self.use, self.network, self.optimizer, *extra, *self.wrapper])
+        return ", ".join(
+            [self.use, self.network, self.optimizer, *extra, *self.options, *self.wrapper]
+        )
 
 
 Snapshots = list[dict[str, dict[str, Tensor]]]
@@ -85,12 +93,12 @@ def train(rank: int, ranks: int, loop: Loop) -> Snapshots:
     """Train several tasks on this rank's share of every batch, or on the whole as the only one."""
     # Wrapping makes the initial weights those of rank 0; sharding takes each rank's own.
     torch.manual_seed(0 if loop.sharded else rank)
-    network = NETWORKS[loop.network]().to(loop.dtype)
+    network = make(loop)
     early = SynapticIntelligence(network) if loop.protect_before_wrapping else None
     model = _in_parts(network, loop, ranks) if ranks > 1 else network
     if loop.evaluates:
         evaluate(model, loop)
-    si = early or SynapticIntelligence(model)
+    si = early or SynapticIntelligence(model, **loop.options)
     kind, hyper = OPTIMIZERS[loop.optimizer]
     optimizer = kind(model.parameters(), **hyper)
     if loop.use == "attach":
@@ -106,6 +114,18 @@ def train(rank: int, ranks: int, loop: Loop) -> Snapshots:
     return snapshots
 
 
+def error_of(rank: int, ranks: int, loop: Loop) -> str:
+    """Train, and return the error that ends it."""
+    with pytest.raises(RuntimeError) as caught:
+        train(rank, ranks, loop)
+    return str(caught.value)
+
+
+def make(loop: Loop) -> Any:
+    """The network of a loop, not yet wrapped."""
+    return NETWORKS[loop.network]().to(loop.dtype)
+
+
 def train_task(
     si: SynapticIntelligence,
     optimizer: Optimizer,
@@ -114,16 +134,19 @@ def train_task(
     task: int,
     rank: int,
     ranks: int,
+    steps: range = range(STEPS),
 ) -> None:
-    """Make the steps of a task."""
-    for step in range(STEPS):
+    """Make steps of a task."""
+    for step in steps:
         optimizer.zero_grad()
         for index in range(loop.passes):
             last = index == loop.passes - 1
             with _exchange(model, last or loop.exchange):
                 loss = _loss(model, loop, task, step * loop.passes + index, rank, ranks)
                 loss = loss / loop.passes
-                (loss + si.penalty() if loop.use == "penalty" and last else loss).backward()
+                if loop.use == "penalty" and (last or loop.exchange):
+                    loss = loss + si.penalty() / (loop.passes if loop.exchange else 1)
+                loss.backward()
         if loop.clip is not None:
             si.keep_gradient()
             nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
@@ -140,12 +163,13 @@ def evaluate(model: nn.Module, loop: Loop) -> None:
 
 def shard(network: nn.Module, loop: Loop, ranks: int) -> nn.Module:
     """Shard a network in place, and return it."""
-    mesh = init_device_mesh("cpu", (ranks,))
+    shape, names = ((2, ranks // 2), ("copies", "parts")) if loop.copies else ((ranks,), ("parts",))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
     if loop.sharded == "layers":
         for layer in [each for each in network.modules() if isinstance(each, nn.Linear)]:
             fully_shard(layer, mesh=mesh)
-    sharded: nn.Module = fully_shard(network, mesh=mesh)
-    return sharded
+    fully_shard(network, mesh=mesh)
+    return network
 
 
 def full(tensor: Any) -> Tensor:

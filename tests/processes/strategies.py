@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from avalanche.distributed import DistributedHelper
 from avalanche.training import Naive
+from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim import Adam
 
 from si_avalanche import SIPlugin
 from tests.digits import Network, digits_benchmark, parts
-from tests.processes.loops import Snapshots
+from tests.processes.loops import Snapshots, snapshot
 
 BATCH = 32
 
@@ -42,10 +45,14 @@ class Noting(SIPlugin, supports_distributed=True):  # type: ignore[call-arg]
 
     def _note(self, strategy: Any) -> None:
         model = DistributedHelper.unwrap_model(strategy.model)
-        weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-        si = self.state_dict()["si"]
-        kinds = ("importance", "path_integral", "anchor")
-        self.snapshots.append({"weights": weights, **{kind: si[kind] for kind in kinds}})
+        self.snapshots.append(snapshot(self.si, model))
+
+
+class Clipping(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg]
+    """Clips the gradients; the raw ones are to be integrated."""
+
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        nn.utils.clip_grad_norm_(strategy.model.parameters(), 0.05)
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,15 @@ class Digits:
     strategy: type[Naive] = Naive
     task_labels: bool = False
     adam: bool = False
+    sharded: bool = False
+    clips: bool = False
     evaluates: bool = False
     begin: int = 0
     end: int = 3
 
     def __str__(self) -> str:
-        extra = ["adam"] * self.adam + ["evaluates"] * self.evaluates
+        switches = ("adam", "sharded", "clips", "evaluates")
+        extra = [name for name in switches if getattr(self, name)]
         return ", ".join([self.network.__name__, *extra])
 
 
@@ -87,7 +97,7 @@ def in_float64() -> Iterator[None]:
 def _train(
     rank: int, ranks: int, digits: Digits, saved: dict[str, Any] | None
 ) -> tuple[Snapshots, dict[str, Any]]:
-    torch.manual_seed(rank)
+    torch.manual_seed(0 if digits.sharded else rank)
     network = digits.network()
     network.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
     plugin = Noting()
@@ -104,10 +114,13 @@ def _train(
 
 
 def _strategy(digits: Digits, network: nn.Module, plugin: SIPlugin, ranks: int) -> Naive:
-    model = DistributedHelper.wrap_model(network)
+    if digits.sharded and ranks > 1:
+        fully_shard(network, mesh=init_device_mesh("cpu", (ranks,)))
+    model = network if digits.sharded else DistributedHelper.wrap_model(network)
     optimizer = Adam(model.parameters(), lr=0.01, eps=1e-3) if digits.adam else None
+    plugins = [plugin, *([Clipping()] if digits.clips else [])]
     share = {"train_mb_size": BATCH // ranks, "train_epochs": 1}
-    return digits.strategy(**parts(model, optimizer, plugins=[plugin], **share))
+    return digits.strategy(**parts(model, optimizer, plugins=plugins, **share))
 
 
 def warnings_about(rank: int, ranks: int, kind: type[SIPlugin]) -> list[str]:
