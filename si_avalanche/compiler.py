@@ -101,6 +101,8 @@ class _Capture:
     def as_it_was_called_with(self, tensors: Sequence[Tensor]) -> Function:
         """Return a function of lists and numbers that calls it in the order it was called in."""
         call, args = self._call, self._called_with
+        # What is compiled is kept, and this object with it.
+        self._called_with = []
         if call is None:
             raise RuntimeError("torch.compile did not ask its backend")
         sizes, pointers = [t.numel() for t in tensors], [t.data_ptr() for t in tensors]

@@ -19,15 +19,13 @@ class Marks:
     """Tensors, kept alive, with the counts of their changes in place as far as PyTorch counts."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = list(tensors)
-        # FSDP2 accumulates gradients in the shards, past the tensors that hold them.
-        self._versions = [local(tensor)._version for tensor in tensors]
+        self.tensors, self._versions = list(tensors), [tensor._version for tensor in tensors]
 
     def are_those_of(self, tensors: Sequence[Tensor | None]) -> bool:
         """Whether these are the very tensors, not known to be changed; ``None`` may be any."""
         rows = zip(self.tensors, self._versions, tensors, strict=False)
         return len(self.tensors) == len(tensors) and all(
-            now is None or (now is tensor and local(now)._version == version)
+            now is None or (now is tensor and now._version == version)
             for tensor, version, now in rows
         )
 
@@ -59,7 +57,8 @@ class Iteration:
         self._tracked, self._at_the_step = tracked, at_the_step
         self._seen = self._weights = Marks([])
         self._copies: list[Tensor] = []
-        self._awaited, self._steps, self._excess = False, 0, torch.zeros(())
+        self._awaited, self._steps = False, 0
+        self._excess: Tensor | None = None
 
     def watch(self, loss: Tensor, scaler: GradScaler | None = None) -> None:
         """Await the backward pass of a loss, and keep what it brings.
@@ -111,7 +110,7 @@ class Iteration:
     def _note_factor(self, factor: Tensor, scale: Tensor | None) -> None:
         """Note a factor of the loss; look at it at once on the CPU, and in the first step."""
         excess = factor if scale is None else factor / scale.to(factor.device)
-        self._excess = torch.maximum(self._excess.to(excess), excess)
+        self._excess = excess if self._excess is None else torch.maximum(self._excess, excess)
         if factor.device.type != "cpu" and self._tracked.state.steps:
             return
         # More backward passes than anybody accumulates to one step.
@@ -125,7 +124,7 @@ class Iteration:
 
     def check_factors(self) -> None:
         """Refuse a factor larger than what is known; smaller ones come of accumulation."""
-        excess, self._excess = float(self._excess), torch.zeros(())
+        excess, self._excess = 0.0 if self._excess is None else float(self._excess), None
         # An infinite one makes gradients that the optimiser's step or the consolidation refuses.
         if 1.001 < excess < float("inf"):
             raise CallOrderError(

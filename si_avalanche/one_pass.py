@@ -101,11 +101,15 @@ _SGD = Kind(_sgd, (), lambda group, step: [float(group["lr"])], 1)
 _ONE = torch.tensor(1.0)
 
 
+def _kind_of(group: dict[str, Any]) -> Kind:
+    return _ADAM if "betas" in group else _MOMENTUM if group["momentum"] else _SGD
+
+
 class OnePass:
     """Makes the steps of an ``Adam``, ``AdamW`` or ``SGD`` for the protected parameters."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
+        self._optimizer, self._state = optimizer, optimizer.state
         self._batches: dict[int, tuple[Lane, list[Batch]]] = {}
         self._check()
 
@@ -132,6 +136,10 @@ class OnePass:
         found_inf = getattr(self._optimizer, "found_inf", None)
         if found_inf is not None and found_inf.item():
             return True
+        if self._state is not self._optimizer.state:
+            # A state dictionary has been loaded: other groups, other state.
+            self._state = self._optimizer.state
+            self._batches.clear()
         known = self._batches.get(id(lane))
         if known is None or known[0] is not lane or not all(b.is_current() for b in known[1]):
             if len(self._batches) >= 64:
@@ -166,7 +174,7 @@ class OnePass:
         alike: dict[tuple[Any, ...], list[int]] = {}
         steps: dict[tuple[Any, ...], tuple[Kind, dict[str, Any], Function]] = {}
         for number, group in enumerate(self._optimizer.param_groups):
-            kind = _ADAM if "betas" in group else _MOMENTUM if group["momentum"] else _SGD
+            kind = _kind_of(group)
             for place in [place_of[p] for p in group["params"] if p in place_of]:
                 theta = weights[place]
                 if theta.dtype not in (torch.float32, torch.float64):
@@ -245,7 +253,7 @@ class Batch:
     def is_current(self) -> bool:
         """Whether weights and state are where they were, and all have made as many steps."""
         states = [self._of_all.get(parameter) for parameter in self._parameters]
-        if not all(map(is_, states, self._states)):
+        if _kind_of(self._group) is not self._kind or not all(map(is_, states, self._states)):
             return False
         moments = [state[name] for name in self._kind.moments for state in self._states]
         pointers = [theta.data_ptr() for theta in self._lane.local(self._parameters)]

@@ -27,7 +27,6 @@ from si_avalanche.step import AtTheStep
 from si_avalanche.three_calls import ThreeCalls
 from si_avalanche.tracked import Tracked
 
-
 _log = logging.getLogger("si_avalanche")
 
 
