@@ -135,12 +135,13 @@ def check_damping(xi: object) -> float:
 
 def check_fits_in(c: float, xi: float, dtype: torch.dtype) -> None:
     """Refuse a damping that is zero in the dtype of the state, or a strength that is infinite."""
-    held = torch.finfo(dtype)
-    if xi < held.tiny or 2 * c > held.max:
-        raise ConfigurationError(
-            f"{dtype} can't hold xi={xi:g} and c={c:g}: xi must be {held.tiny:.3g} or more, or eq. "
-            f"5 divides by zero (the authors use 0.1 and 0.001), c {held.max / 2:.3g} or less."
-        )
+    held, bound = torch.finfo(dtype), None
+    if xi < held.tiny:
+        bound = f"xi={xi:g} is too small for {dtype}: it must be {held.tiny:.3g} or more"
+    elif 2 * c > held.max:
+        bound = f"c={c:g} is too large for {dtype}: it must be {held.max / 2:.3g} or less"
+    if bound is not None:
+        raise ConfigurationError(f"{bound}. The authors use xi = 0.1 and 0.001, c = 0.1 and 1.")
 
 
 def check_switch(name: str, value: object) -> bool:
