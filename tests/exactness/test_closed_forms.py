@@ -186,7 +186,7 @@ class Given(Optimizer):
         self.next = torch.zeros(0)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for parameter in self.param_groups[0]["params"]:
             parameter.add_(self.next)
 

@@ -22,7 +22,7 @@ from tests.exactness.steps import (
 )
 from tests.witness import Witness
 
-Closure = Callable[[], Tensor]
+Closure = Callable[[], Any]
 
 
 @pytest.fixture

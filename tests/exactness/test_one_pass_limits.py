@@ -68,7 +68,7 @@ def test_sixteen_bit_weights_are_refused_by_name(dtype: torch.dtype) -> None:
     si.attach(optimizer, fused=True)
     network(torch.ones(1, 3, dtype=dtype)).sum().backward()
     before = network.weight.detach().clone()
-    with pytest.raises(ConfigurationError, match="'weight' is torch.*16, not float32 or float64"):
+    with pytest.raises(ConfigurationError, match=r"'weight' is torch.*16, not float32 or float64"):
         optimizer.step()
     assert torch.equal(network.weight, before)
     assert network.weight.grad is not None

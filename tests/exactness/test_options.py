@@ -219,7 +219,7 @@ def test_a_bad_value_of_an_option_is_refused_at_once(make: Callable[..., object]
 
 @pytest.mark.parametrize("shown", [SynapticIntelligence, SIPlugin, SI])
 def test_help_shows_every_option_with_its_default_and_its_text(shown: type) -> None:
-    lines = pydoc.render_doc(shown, renderer=pydoc.plaintext).splitlines()
+    lines = pydoc.plain(pydoc.render_doc(shown)).splitlines()
     text = " ".join(" ".join(line.lstrip(" |") for line in lines).split())
     described = " ".join((inspect.getdoc(Options) or "").split()).split(":param ")[1:]
     assert len(described) == len(Options.__annotations__) == 8

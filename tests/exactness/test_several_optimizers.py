@@ -107,7 +107,7 @@ def test_an_attached_optimiser_within_a_step_of_another_attached_one_is_refused(
         learn(model, optimizer)
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Any] = {
     "cosine": lambda o: CosineAnnealingLR(o, T_max=6),
     "one cycle": lambda o: OneCycleLR(o, max_lr=0.05, total_steps=9, cycle_momentum=False),
 }
@@ -150,13 +150,11 @@ def test_schedules_are_followed(name: str, attached: str, fused: bool) -> None:
 def test_groups_have_their_own_rates_and_a_group_added_later_is_followed() -> None:
     model = network()
     si = protected(model)
-    optimizer = SGD(
-        [
-            {"params": list(model.trunk.parameters()), "lr": 0.1},
-            {"params": [model.heads[1].weight]},
-        ],
-        lr=0.01,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": list(model.trunk.parameters()), "lr": 0.1},
+        {"params": [model.heads[1].weight]},
+    ]
+    optimizer = SGD(groups, lr=0.01)
     witness = Witness(model, optimizer)
     si.attach(optimizer)
     learn(model, optimizer)

@@ -1,7 +1,8 @@
-"""The three calls of the original class: what may stand between them, and what they leave behind."""
+"""The three calls of the original class: what may stand between them, what they leave behind."""
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -196,13 +197,13 @@ def test_saving_between_backward_pass_and_step_leaves_the_step_open(
 
 @pytest.mark.parametrize("optimizer", [SGD, Adam])
 def test_idle_heads_set_back_to_none_do_not_move_and_the_rest_is_exact(
-    optimizer: type[Optimizer],
+    optimizer: Any,
 ) -> None:
     torch.manual_seed(0)
     network = Heads().double()
     twin = copy.deepcopy(network)
     calls_si, attached = SynapticIntelligence(network), SynapticIntelligence(twin)
-    more = {"weight_decay": 0.1} | ({"momentum": 0.9} if optimizer is SGD else {})
+    more: dict[str, float] = {"weight_decay": 0.1} | ({"momentum": 0.9} if optimizer is SGD else {})
     steps, twin_steps = (optimizer(m.parameters(), lr=0.02, **more) for m in (network, twin))
     attached.attach(twin_steps)
     for task in range(3):

@@ -66,32 +66,44 @@ class Life(RuleBasedStateMachine):
         self.slow = ReferenceSI(self.twin, **options)
         self.saved: tuple[dict[str, Any], ReferenceSI] | None = None
         self.time = 0
+        self.weights_are_others = False
 
     @rule(
         steps=st.integers(1, 3),
-        use=st.sampled_from(["three calls", "closed form", "watched", "followed", "clipped"]),
+        use=st.sampled_from(["three calls", "attach", "fused", "closure", "clipped"]),
+        momentum=st.sampled_from([0.0, 0.5]),
     )
-    def train(self, steps: int, use: str) -> None:
-        fast, slow = (SGD(net.parameters(), lr=0.05) for net in (self.net, self.twin))
+    def train(self, steps: int, use: str, momentum: float) -> None:
+        fast, slow = (
+            SGD(net.parameters(), lr=0.05, momentum=momentum) for net in (self.net, self.twin)
+        )
+        if use != "three calls":
+            self.si.attach(fast, fused=use == "fused")
         for _ in range(steps):
             self.time += 1
             self.fast_step(fast, use)
             self.slow.train_step(self.loss(self.twin), slow, through_graph=use == "three calls")
+        self.si.detach()
+        self.weights_are_others = False
 
     def fast_step(self, optimizer: SGD, use: str) -> None:
-        optimizer.zero_grad()
-        loss = self.loss(self.net)
-        if use not in ("three calls", "closed form"):
-            followed = optimizer if use == "followed" else None
-            self.si.watch(loss, followed, keep_gradient=use == "clipped")
-        (loss + self.si.penalty() if use == "three calls" else loss).backward()
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self.loss(self.net)
+            (loss + self.si.penalty() if use == "three calls" else loss).backward()
+            return loss
+
+        if use == "closure":
+            optimizer.step(closure)
+            return
+        closure()
         if use == "clipped":
             # At a bound that is never reached: a change all the same, by a factor of one.
+            self.si.keep_gradient()
             nn.utils.clip_grad_norm_(self.net.parameters(), 1e6)
-        if use != "three calls":
-            self.si.add_penalty_gradient()
         optimizer.step()
-        self.si.update_running_sum()
+        if use == "three calls":
+            self.si.update_running_sum()
 
     def loss(self, net: Net) -> Tensor:
         generator = torch.Generator().manual_seed(self.time)
@@ -99,6 +111,7 @@ class Life(RuleBasedStateMachine):
         return (net(x) - x.sum(dim=1, keepdim=True).sin()).square().mean()
 
     @rule()
+    @precondition(lambda self: not self.weights_are_others)
     def consolidate(self) -> None:
         self.si.update_omega()
         self.slow.end_task()
@@ -115,7 +128,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(thaw=st.booleans(), layer=st.sampled_from(["trunk", "head"]))
     def freeze_or_thaw(self, thaw: bool, layer: str) -> None:
-        """One layer at a time, so that something is left to train."""
+        """One layer at a time, so that the loss has something to go backward to."""
         for net in (self.net, self.twin):
             net.requires_grad_(True)
             net.get_submodule(layer).requires_grad_(thaw)
@@ -143,6 +156,8 @@ class Life(RuleBasedStateMachine):
         self.slow = copy.deepcopy(self.saved[1])
         self.slow.network = self.twin
         self.slow.follow()
+        # Without a step, to consolidate them would be refused.
+        self.weights_are_others = self.si.steps == 0
 
     @invariant()
     def the_fast_state_is_the_slow_one(self) -> None:
