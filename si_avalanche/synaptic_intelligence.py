@@ -200,8 +200,7 @@ class SynapticIntelligence:
         self.begin_task()
         tracked, steps = self._tracked, self.steps
         is_seen = bool(steps and self._step.optimizers)
-        from_zero = tracked.options["first_anchor"] == "zero" and not self.tasks
-        if tracked.parameters and not (is_seen or from_zero) and tracked.has_moved_unseen:
+        if tracked.parameters and not is_seen and tracked.has_moved_unseen:
             what = (
                 f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
                 "optimiser that moves them, a new one as well; or call update_running_sum() after "

@@ -255,9 +255,13 @@ class Tracked:
     @property
     def has_moved_unseen(self) -> bool:
         """Whether weights moved in this task, but no path integral shows it."""
-        lane = self.lane(list(self.parameters))
-        moved = lane.anywhere(formulas.any_nonzero(self.displacement()))
-        return moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral))
+        lane, moved = self.lane(list(self.parameters)), self.displacement()
+        if self.options["first_anchor"] == "zero":
+            # Units that are new are away from their anchor anyway.
+            pairs = zip(moved, lane.anchor, strict=True)
+            moved = [delta.masked_fill(star == 0, 0.0) for delta, star in pairs]
+        has_moved = lane.anywhere(formulas.any_nonzero(moved))
+        return has_moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral))
 
     def consolidate(self) -> None:
         """End the task (eq. 5): importance, new anchor, path integral back to zero.
