@@ -4,6 +4,7 @@ import gc
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -71,8 +72,9 @@ def living_bytes() -> int:
             # Of a gradient that nobody has asked for, the collector does not know.
             gradient = thing.grad if thing.is_leaf else None
             for tensor in [thing] if gradient is None else [thing, gradient]:
-                storage = tensor.untyped_storage()
-                storages[storage.data_ptr()] = storage.nbytes()
+                if tensor.layout == torch.strided and tensor.device.type == "cpu":
+                    storage = tensor.untyped_storage()
+                    storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

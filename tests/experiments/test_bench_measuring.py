@@ -18,7 +18,7 @@ from experiments.bench.methods import GROWING, METHODS, OURS, Entry, Ours
 from experiments.bench.steps import measure_steps
 from experiments.bench.through_avalanche import measure_iterations
 from experiments.bench.timing import How, in_turn, ratios, spread
-from experiments.bench.trainee import trainees
+from experiments.bench.trainee import make_adam, trainees
 from experiments.bench.workloads import bank, extent_on, mlp, small_resnet
 from experiments.quiet import quiet
 from si_avalanche import SIPlugin
@@ -358,9 +358,19 @@ def test_through_avalanche_all_are_timed_amid_their_second_experience(
     assert all(None not in (row.ratio_median, row.fused_ratio_median) for row in rows)
 
 
-def test_through_avalanche_one_pass_keeps_three_tensors() -> None:
+def test_through_avalanche_rows_have_the_optimiser_and_the_state_that_they_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def made(model: nn.Module, fused: bool) -> Optimizer:
+        asked.append(fused)
+        return make_adam(model, fused)
+
+    monkeypatch.setattr(through_avalanche, "make_adam", made)
     with quiet():
         rows = measure_iterations(WIDE, HOW)
+    assert asked == [row.method.endswith("fused Adam") for row in rows]
     for row in rows:
         if "one pass" in row.method:
             assert row.state_bytes == pytest.approx(3 * (row.parameter_bytes or 0), abs=1000)

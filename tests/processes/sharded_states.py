@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -12,6 +11,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
     set_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load as read
+from torch.distributed.checkpoint.state_dict_saver import save as write
 from torch.optim import Optimizer
 
 from si_avalanche import SynapticIntelligence
@@ -74,7 +75,7 @@ class Training:
     def load(self, folder: Path) -> None:
         """Load what any number of processes have saved."""
         state = self.state()
-        checkpoint.load(state, checkpoint_id=folder)
+        read(state, checkpoint_id=folder)
         self.network.load_state_dict(state["model"])
         set_optimizer_state_dict(self.network, self.optimizer, state["optimizer"])
         self.si.load_state_dict(state["si"])
@@ -84,7 +85,7 @@ def save(rank: int, ranks: int, loop: Loop, folder: Path) -> Snapshots:
     """Train until the middle, save, go on."""
     training = Training(rank, ranks, loop)
     training.until_the_middle()
-    checkpoint.save(training.state(), checkpoint_id=folder)
+    write(training.state(), checkpoint_id=folder)
     return training.to_the_end()
 
 

@@ -27,7 +27,7 @@ TWO = [
     Loop("attach", "heads", "adam", passes=2, clip=0.05, **LAYERS),
     Loop("attach", "narrow", options=ZERO, **MODEL),
     Loop("penalty", "narrow", evaluates=True, **MODEL),
-    Loop("penalty", optimizer="adam", passes=2, exchange=True, **LAYERS),
+    Loop("penalty", optimizer="adam", passes=2, exchange=True, **MODEL),
 ]
 FOUR = [
     Loop("attach", "narrow", "adam", copies=True, **MODEL),
