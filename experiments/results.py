@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
@@ -55,7 +55,7 @@ def versions(device: str = "cpu") -> dict[str, str]:
         **{name: _version(name) for name in _PACKAGES},
         "si-avalanche": _own_version(),
         "machine": _machine(device),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Compiling a function of lists of tensors once, for tensors of any sizes."""
+"""Compiling an elementwise function of lists of tensors once, for tensors of any sizes."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -28,21 +28,17 @@ class _Compiler:
 
 
 def compiled(function: Function, lists: int, numbers: int, like: Tensor) -> Function | None:
-    """Return a function compiled for lists of ``WIDTH`` tensors of any sizes.
+    """Return a function compiled for so many lists of ``WIDTH`` tensors, and so many numbers.
 
-    :param function: what to compile; elementwise.
-    :param lists: how many lists it takes; entries of the same place have the same shape, and lie in
-        memory alike and without gaps.
-    :param numbers: how many numbers it takes, in one tensor.
-    :param like: a tensor of the dtype and device of all of them.
-    :return: the compiled function, which takes what :attr:`Function` takes; ``None`` if compiling
-        does not work here, which is logged once.
+    Tensors of the same place in the lists have the same shape, and lie in memory alike and without
+    gaps; all have the dtype and device of ``like``. Where compiling does not work, that is logged
+    once and ``None`` is returned.
     """
     if not _Compiler.works:
         return None
-    threads = torch.get_num_threads()
     try:
-        return _compiled(function, lists, numbers, like.dtype, like.device, threads)
+        kind = like.dtype, like.device, torch.get_num_threads()
+        return _compiled(function, lists, numbers, *kind)
     except Exception as error:  # whatever a missing or broken compiler raises
         _Compiler.works = False
         _log.warning(
@@ -59,21 +55,18 @@ def _compiled(
     lists: int,
     numbers: int,
     dtype: torch.dtype,
-    device: torch.device,
-    threads: int,
+    device: Any,  # noqa: ANN401
+    _threads: int,
 ) -> Function:
-    """Compile for any sizes and this number of threads.
-
-    What is seen first decides what it is compiled for: large tensors, no two of one size.
-    """
-    capture = _Capture()
+    capture, place = _Capture(), {"dtype": dtype, "device": device}
+    # What is seen first decides what it is compiled for: large tensors, no two of one size.
     sizes = [2**17 + k for k in range(WIDTH)]
-    example = [[torch.ones(n, dtype=dtype, device=device) for n in sizes] for _ in range(lists)]
-    settings = torch.ones(numbers, dtype=dtype, device=device)
+    example = [[torch.ones(n, **place) for n in sizes] for _ in range(lists)]
+    vector = torch.ones(numbers, **place)
     # Without the assertions a tensor of any shape will do, if it lies in memory without gaps.
     with torch._inductor.config.patch(size_asserts=False):
-        torch.compile(function, backend=capture, fullgraph=True, dynamic=True)(example, settings)
-    return capture.as_it_was_called_with([*chain(*example), settings])
+        torch.compile(function, backend=capture, fullgraph=True, dynamic=True)(example, vector)
+    return capture.as_it_was_called_with([*chain(*example), vector])
 
 
 class _Capture:
@@ -87,11 +80,11 @@ class _Capture:
         self._call: Callable[[list[Any]], object] | None = None
         self._called_with: list[Any] = []
 
-    def __call__(self, graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+    def __call__(self, graph: fx.GraphModule, inputs: list[Tensor]) -> Any:  # noqa: ANN401
         """Compile, as ``torch.compile`` asks its backends to."""
         from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
-        def innermost(graph: fx.GraphModule, inputs: list[Any], **more: Any) -> Any:
+        def innermost(graph: fx.GraphModule, inputs: list[Any], **more: Any) -> Any:  # noqa: ANN401
             code: Any = compile_fx_inner(graph, inputs, **more)
             # The generated function itself, where it can be reached.
             self._call = getattr(code, "current_callable", None) or code
@@ -103,23 +96,19 @@ class _Capture:
             first._boxed_call = True  # type: ignore[attr-defined]
             return first
 
-        made: Callable[..., object] = compile_fx(graph, inputs, inner_compile=innermost)
-        return made
+        return compile_fx(graph, inputs, inner_compile=innermost)
 
     def as_it_was_called_with(self, tensors: Sequence[Tensor]) -> Function:
         """Return a function of lists and numbers that calls it in the order it was called in."""
-        call = self._call
+        call, args = self._call, self._called_with
+        # What is compiled is kept, and this object with it.
+        self._called_with = []
         if call is None:
             raise RuntimeError("torch.compile did not ask its backend")
-        places_of, sizes = (
-            {t.data_ptr(): k for k, t in enumerate(tensors)},
-            [t.numel() for t in tensors],
-        )
-        # Handed over: what is compiled is kept, and this object with it.
-        args, self._called_with = self._called_with, []
+        sizes, pointers = [t.numel() for t in tensors], [t.data_ptr() for t in tensors]
         # Sizes are handed over as well, as whole numbers.
         measured = [(k, sizes.index(a)) for k, a in enumerate(args) if isinstance(a, int)]
-        places = [0 if isinstance(a, int) else places_of[a.data_ptr()] for a in args]
+        places = [0 if isinstance(a, int) else pointers.index(a.data_ptr()) for a in args]
 
         def run(lists: Lists, numbers: Tensor) -> None:
             given = [*chain(*lists), numbers]

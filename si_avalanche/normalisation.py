@@ -13,28 +13,17 @@ def normalisation_layers(model: nn.Module) -> list[nn.Module]:
 
     PyTorch's by their classes, others by a class name that ends in ``Norm``, with or without a
     dimension, such as ``RMSNorm`` or ``BatchRenorm2D``.
-
-    :param model: any module.
     """
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm)
-        or re.search(r"norm(\dd)?$", type(module).__name__, re.IGNORECASE)
-    ]
+    kinds, name = _NormBase | nn.LayerNorm | nn.GroupNorm, re.compile(r"norm(\dd)?$", re.IGNORECASE)
+    return [m for m in model.modules() if isinstance(m, kinds) or name.search(type(m).__name__)]
 
 
 class RunningStatistics:
-    """The running statistics of a model's normalisation layers, which may be frozen.
-
-    :param model: any module.
-    """
+    """The running statistics of a model's normalisation layers, which may be frozen."""
 
     def __init__(self, model: nn.Module) -> None:
         layers = normalisation_layers(model)
-        self._layers = [
-            layer for layer in layers if any(True for _ in layer.buffers(recurse=False))
-        ]
+        self._layers = [each for each in layers if any(True for _ in each.buffers(recurse=False))]
 
     def freeze(self) -> None:
         """Put their layers into evaluation mode, until the model's next ``train()``."""
@@ -42,10 +31,7 @@ class RunningStatistics:
             layer.eval()
 
     def refuse_drift(self) -> None:
-        """Refuse a step in which a forward pass may have changed them.
-
-        :raises CallOrderError: if a layer is in training mode.
-        """
+        """Refuse a step in which a forward pass may have changed them (``CallOrderError``)."""
         if any(layer.training for layer in self._layers):
             raise CallOrderError(
                 'With normalisation="freeze", call freeze_statistics() after every model.train(): '

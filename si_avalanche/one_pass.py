@@ -6,10 +6,9 @@ work is done for the protected parameters, and the optimiser itself finds only t
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +16,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from si_avalanche.compiler import WIDTH, Function, Lists, compiled
 from si_avalanche.errors import ConfigurationError
-from si_avalanche.shards import local
 from si_avalanche.tracked import Lane, Tracked
-
-_DTYPES = (torch.float32, torch.float64)
 
 # Each function takes lists of weights, gradients, integrands (what the path integral takes), path
 # integrals, anchors, importances and the optimiser's moments, and a vector of numbers. The first
@@ -42,17 +38,8 @@ def _adam(lists: Lists, numbers: Tensor) -> None:
         second.copy_(v)
 
 
-def _sgd(lists: Lists, numbers: Tensor) -> None:
-    """SGD without momentum, and eq. 3 and 4."""
-    unscale, c2, is_total, l2, rate = numbers.unbind()
-    for theta, gradient, integrand, path, star, omega in zip(*lists, strict=True):
-        pull = c2 * omega * (theta - star)
-        total = gradient * unscale + pull + l2 * theta
-        _finish(theta, theta - rate * total, integrand + is_total * pull, path)
-
-
 def _momentum(lists: Lists, numbers: Tensor) -> None:
-    """SGD with momentum, Nesterov's too, and eq. 3 and 4."""
+    """SGD with momentum, Nesterov's too, with eq. 3 and 4."""
     unscale, c2, is_total, l2, rate, old, new, ahead, behind = numbers.unbind()
     for theta, gradient, integrand, path, star, omega, buffer in zip(*lists, strict=True):
         pull = c2 * omega * (theta - star)
@@ -63,28 +50,20 @@ def _momentum(lists: Lists, numbers: Tensor) -> None:
         buffer.copy_(momentum)
 
 
+def _sgd(lists: Lists, numbers: Tensor) -> None:
+    """SGD without momentum, with eq. 3 and 4."""
+    unscale, c2, is_total, l2, rate = numbers.unbind()
+    for theta, gradient, integrand, path, star, omega in zip(*lists, strict=True):
+        pull = c2 * omega * (theta - star)
+        total = gradient * unscale + pull + l2 * theta
+        _finish(theta, theta - rate * total, integrand + is_total * pull, path)
+
+
 def _finish(theta: Tensor, after: Tensor, integrand: Tensor, path: Tensor) -> None:
     moved = after - theta
     # Where a weight did not move, a gradient that was kept may be infinite.
     path.sub_(torch.where(moved == 0, 0.0, integrand * moved))
     theta.copy_(after)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """An optimiser that can be one pass.
-
-    :param function: its arithmetic.
-    :param moments: names of what it keeps of each parameter.
-    :param numbers: what its function takes behind the first four, made of a group and the count of
-        the step to come.
-    :param count: how many these are.
-    """
-
-    function: Function
-    moments: tuple[str, ...]
-    numbers: Callable[[dict[str, Any], float], list[float]]
-    count: int
 
 
 def _adam_numbers(group: dict[str, Any], step: float) -> list[float]:
@@ -105,9 +84,21 @@ def _is_decoupled(group: dict[str, Any]) -> bool:
     return bool(group.get("decoupled_weight_decay"))
 
 
+class Kind(NamedTuple):
+    """An optimiser that can be one pass: its arithmetic, what it keeps, and its own numbers."""
+
+    function: Function
+    moments: tuple[str, ...]
+    numbers: Callable[[dict[str, Any], float], list[float]]
+    """Made of a group and the count of the step to come."""
+    extent: int
+
+
 _ADAM = Kind(_adam, ("exp_avg", "exp_avg_sq"), _adam_numbers, 7)
 _MOMENTUM = Kind(_momentum, ("momentum_buffer",), _momentum_numbers, 5)
 _SGD = Kind(_sgd, (), lambda group, step: [float(group["lr"])], 1)
+
+_ONE = torch.tensor(1.0)
 
 
 def _kind_of(group: dict[str, Any]) -> Kind:
@@ -115,16 +106,11 @@ def _kind_of(group: dict[str, Any]) -> Kind:
 
 
 class OnePass:
-    """Makes the steps of an ``Adam``, ``AdamW`` or ``SGD`` for the protected parameters.
-
-    :param optimizer: one of ``torch.optim``; its state is changed in place, as by itself.
-    :raises ConfigurationError: if it can't be done in one pass, with the reason.
-    """
+    """Makes the steps of an ``Adam``, ``AdamW`` or ``SGD`` for the protected parameters."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
+        self._optimizer, self._state = optimizer, optimizer.state
         self._batches: dict[int, tuple[Lane, list[Batch]]] = {}
-        self._state = optimizer.state
         self._check()
 
     def step(
@@ -135,7 +121,7 @@ class OnePass:
         scale: Tensor | None,
         tracked: Tracked,
     ) -> bool:
-        """Move the weights of a lane and add to their path integrals, in place.
+        """Move weights, path integrals and the optimiser's state, in place.
 
         :param lane: the parameters.
         :param gradients: of each.
@@ -170,34 +156,39 @@ class OnePass:
 
     def _check(self) -> None:
         if type(self._optimizer) not in (Adam, AdamW, SGD):
-            raise _refusal(self._optimizer, "only Adam, AdamW and SGD of torch.optim can be")
+            raise self._refusal("only Adam, AdamW and SGD of torch.optim can be")
         for group in self._optimizer.param_groups:
             for switch in ("amsgrad", "differentiable", "capturable"):
                 if group.get(switch):
-                    raise _refusal(self._optimizer, f"it has {switch}=True")
+                    raise self._refusal(f"it has {switch}=True")
+
+    def _refusal(self, reason: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"The steps of this {type(self._optimizer).__name__} can't be one pass: {reason}. "
+            "Leave fused=True out: its steps by hooks have the same numbers."
+        )
 
     def _make(self, lane: Lane) -> "list[Batch] | None":
         """Sort the parameters of a lane; what PyTorch keeps of each begins if it is not there."""
-        place_of = {parameter: place for place, parameter in enumerate(lane.parameters)}
-        weights = lane.weights
-        alike: dict[tuple[object, ...], list[int]] = {}
-        runs: dict[tuple[object, ...], tuple[Kind, dict[str, Any], Function]] = {}
+        weights, place_of = lane.weights, {p: place for place, p in enumerate(lane.parameters)}
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        steps: dict[tuple[Any, ...], tuple[Kind, dict[str, Any], Function]] = {}
         for number, group in enumerate(self._optimizer.param_groups):
             kind = _kind_of(group)
             for place in [place_of[p] for p in group["params"] if p in place_of]:
                 theta = weights[place]
                 if theta.dtype not in (torch.float32, torch.float64):
-                    reason = f"{lane.names[place]!r} is {theta.dtype}, not float32 or float64"
-                    raise _refusal(self._optimizer, reason)
-                run = compiled(kind.function, 6 + len(kind.moments), 4 + kind.count, theta)
+                    name = lane.names[place]
+                    raise self._refusal(f"{name!r} is {theta.dtype}, not float32 or float64")
+                run = compiled(kind.function, 6 + len(kind.moments), 4 + kind.extent, theta)
                 if run is None:
                     return None
-                steps = self._begin(kind, group, lane.parameters[place])
-                key = number, theta.dtype, theta.device, steps, _is_dense(theta)
-                runs[key] = kind, group, run
+                made = self._begin(kind, group, lane.parameters[place])
+                key = number, theta.dtype, theta.device, _is_dense(theta), made
+                steps[key] = kind, group, run
                 alike.setdefault(key, []).append(place)
         return [
-            Batch(self._optimizer, *runs[key], lane, places[first : first + WIDTH], key[3])
+            Batch(self._optimizer, *steps[key], lane, places[first : first + WIDTH], key[-1])
             for key, places in alike.items()
             for first in range(0, len(places), WIDTH)
         ]
@@ -212,26 +203,14 @@ class OnePass:
             dtype = torch.float64 if is_double else torch.float32
             where = parameter.device if group["fused"] else "cpu"
             state["step"] = torch.zeros((), dtype=dtype, device=where)
-        elif kind is _MOMENTUM and state.get("momentum_buffer") is None:
-            state.pop("momentum_buffer", None)
-        fresh = float(not all(name in state for name in kind.moments))
-        for name in kind.moments:
-            if name not in state:
-                state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        return float(state["step"]) if kind is _ADAM else 1.0 - fresh
+        is_there = all(state.get(name) is not None for name in kind.moments)
+        for name in () if is_there else kind.moments:
+            state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return float(state["step"]) if kind is _ADAM else float(is_there)
 
 
 class Batch:
-    """At most ``WIDTH`` parameters of one group that have made as many steps, ready to step.
-
-    :param optimizer: whose parameters they are.
-    :param kind: how they step.
-    :param group: their group.
-    :param run: the compiled arithmetic.
-    :param lane: where they are among others.
-    :param places: which of them.
-    :param steps: how many steps they have made.
-    """
+    """At most ``WIDTH`` parameters of one group that have made as many steps, ready to step."""
 
     def __init__(
         self,
@@ -244,46 +223,44 @@ class Batch:
         steps: float,
     ) -> None:
         self._kind, self._group, self._steps = kind, group, steps
-        self._of_all = optimizer.state
+        self._lane, self._of_all = lane, optimizer.state
         self._parameters = [lane.parameters[place] for place in places]
-        self._states = [optimizer.state.get(parameter) for parameter in self._parameters]
+        self._states: list[Any] = [self._of_all.get(parameter) for parameter in self._parameters]
         self._moments = [state[name] for name in kind.moments for state in self._states]
         self._counts = [state["step"] for state in self._states] if kind is _ADAM else []
         self._versions = [count._version for count in self._counts]
         weights = lane.weights
-        self._pointers = _pointers([weights[place] for place in places])
+        self._pointers = [weights[place].data_ptr() for place in places]
         # What has no entry, as a small parameter in a shard, is only counted.
         self._places = [place for place in places if weights[place].numel()]
         kept = (weights, lane.path_integral, lane.anchor, lane.importance)
         rows = [[column[place] for place in self._places] for column in kept]
-        for name in kind.moments:
-            rows.append([m for state in self._states if (m := local(state[name])).numel()])
-        self._strides = [tensor.stride() for tensor in rows[0]]
+        moments = [lane.local([state[name] for state in self._states]) for name in kind.moments]
+        rows += [[moment for moment in column if moment.numel()] for column in moments]
+        self._strides = [theta.stride() for theta in rows[0]]
         # What has gaps, or lies in memory in several orders, is computed as it is.
+        columns = zip(*rows, strict=True)
         self._is_flat = all(
-            _is_dense(row[k]) and row[k].stride() == stride
-            for row in rows
-            for k, stride in enumerate(self._strides)
+            all(_is_dense(tensor) and tensor.stride() == column[0].stride() for tensor in column)
+            for column in columns
         )
         self._run = run if self._is_flat else kind.function
-        none = [weights[places[0]].new_zeros(2) for _ in range(WIDTH - len(self._places))]
-        self._fill = none if self._is_flat else []
+        missing = WIDTH - len(self._places) if self._is_flat else 0
+        self._fill = [weights[places[0]].new_zeros(2) for _ in range(missing)]
         self._rows = [row + [t.clone() for t in self._fill] for row in rows]
-        self._numbers = weights[places[0]].new_empty(4 + kind.count)
+        self._numbers = weights[places[0]].new_empty(4 + kind.extent)
 
     def is_current(self) -> bool:
         """Whether weights and state are where they were, and all have made as many steps."""
-        if _kind_of(self._group) is not self._kind:
+        states = [self._of_all.get(parameter) for parameter in self._parameters]
+        if _kind_of(self._group) is not self._kind or not all(map(is_, states, self._states)):
             return False
-        of_all, names = self._of_all, self._kind.moments
-        states = [of_all.get(parameter) for parameter in self._parameters]
-        moments = [state[name] for name in names for state in self._states]
-        if not (all(map(is_, states, self._states)) and all(map(is_, moments, self._moments))):
-            return False
-        if _pointers([local(parameter) for parameter in self._parameters]) != self._pointers:
+        moments = [state[name] for name in self._kind.moments for state in self._states]
+        pointers = [theta.data_ptr() for theta in self._lane.local(self._parameters)]
+        if not all(map(is_, moments, self._moments)) or pointers != self._pointers:
             return False
         # Read only if somebody else has counted: on a GPU that is to wait.
-        if self._counts and self._versions != [count._version for count in self._counts]:
+        if self._versions != [count._version for count in self._counts]:
             steps = {float(count) for count in self._counts}
             self._steps = max(steps)
             return len(steps) == 1
@@ -292,13 +269,7 @@ class Batch:
     def step(
         self, gradients: list[Tensor], integrands: list[Tensor], settings: list[float]
     ) -> None:
-        """Make the step, in place.
-
-        :param gradients: of the whole lane.
-        :param integrands: the same.
-        :param settings: what takes a scaler's factor off, twice the strength, and whether the
-            integrand is to be of task loss plus penalty.
-        """
+        """Make the step, in place, with gradients and integrands of the whole lane."""
         if self._counts:
             torch._foreach_add_(self._counts, _ONE, alpha=1.0)
             self._versions = [count._version for count in self._counts]
@@ -316,34 +287,20 @@ class Batch:
         """Return those of the batch as the weights lie in memory, filled up."""
         mine = [tensors[place] for place in self._places]
         if self._is_flat and [tensor.stride() for tensor in mine] != self._strides:
-            rows = zip(mine, self._rows[0], strict=False)
-            mine = [torch.empty_like(weights).copy_(tensor) for tensor, weights in rows]
+            pairs = zip(mine, self._rows[0], strict=False)
+            mine = [torch.empty_like(weights).copy_(tensor) for tensor, weights in pairs]
         return mine + self._fill
 
     def _set_numbers(self, numbers: list[float]) -> None:
         if self._numbers.device.type == "cpu":
             self._numbers.numpy()[:] = numbers
         else:
-            # In memory from which it is copied without waiting.
+            # From memory that is copied without waiting.
             pinned = torch.tensor(numbers, dtype=self._numbers.dtype, pin_memory=True)
             self._numbers.copy_(pinned, non_blocking=True)
-
-
-_ONE = torch.tensor(1.0)
 
 
 def _is_dense(tensor: Tensor) -> bool:
     """Whether the entries fill their memory without gaps, in whatever order."""
     reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     return reach == tensor.numel() - 1
-
-
-def _pointers(tensors: list[Tensor]) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
-
-
-def _refusal(optimizer: Optimizer, reason: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The steps of this {type(optimizer).__name__} can't be one pass: {reason}. Leave "
-        "fused=True out: its steps by hooks have the same numbers."
-    )

@@ -12,12 +12,12 @@ from torch import nn
 from torch.amp import GradScaler
 
 from si_avalanche.compatibility import (
-    acts_in,
     check_boundaries_are_known,
     check_has_task_gradients,
     has_own,
     is_last_part,
     origin_of,
+    others_act,
     scaler_of,
 )
 from si_avalanche.errors import CallOrderError, ConfigurationError
@@ -49,9 +49,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
     The path integral takes the gradient as ``strategy.loss`` gave it, and what moves within the
     steps of optimisers, wherever in the list of plugins this one stands and whatever the others do
     to gradients and weights. The penalty comes last: what clips or projects gradients never clips
-    or projects it.
-
-    All state is held by :attr:`si`, on the device of the strategy's model.
+    or projects it. All state is held by :attr:`si`, on the device of the strategy's model.
 
     :param c: the strength: a number, 0 or more; one number for each task, the last one repeats; or
         a function from the index of the task to a number. The index counts the tasks this plugin
@@ -78,18 +76,16 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         **options: Unpack[Options],
     ) -> None:
         super().__init__()
-        self._strength = check_schedule(c)
-        self._every = check_every(consolidate_every)
+        self._strength, self._every = check_schedule(c), check_every(consolidate_every)
         self._fused = check_switch("fused", fused)
         self._xi, self._options = check_damping(xi), check_options(options)
-        self._strategy: weakref.ref[SupervisedTemplate] | None = None
         self._si: SynapticIntelligence | None = None
         self._loaded: Mapping[str, Any] | None = None
-        self._experiences = 0
+        self._experiences = self._parts = 0
+        self._strategy: weakref.ref[SupervisedTemplate] | None = None
         self._origin: weakref.ref[Any] | None = None
-        self._parts = 0
         self._scaler: GradScaler | None = None
-        self._watches = self._keeps = self._has_own_loop = False
+        self._others_act = self._has_own_loop = False
 
     @property
     def si(self) -> SynapticIntelligence:
@@ -129,9 +125,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
                 si.load_state_dict(self._loaded, may_grow=True)
             self._si, self._loaded = si, None
 
-    def before_training_exp(
-        self, strategy: SupervisedTemplate, *args: object, **kwargs: object
-    ) -> None:
+    def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Begin a task: meet the model, adapted to the experience, and attach to its optimiser.
 
         :raises ConfigurationError: if this strategy has no task gradients (meta-learning), the
@@ -141,8 +135,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         check_has_task_gradients(strategy)
         if self._every is None:
             check_boundaries_are_known(strategy.experience)
-        self._check_is_the_only_one(strategy)
-        self._check_is_the_same_model(strategy)
+        self._check_it_may_serve(strategy)
         self.meet(strategy.model)
         self._begin_part(strategy.experience)
         self.si.c = strength_of(self._strength, self._experiences)
@@ -151,66 +144,59 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         self._attach(strategy)
 
     def _attach(self, strategy: SupervisedTemplate) -> None:
-        """Follow the strategy's optimiser and every other one that steps a protected parameter."""
+        """Follow each optimiser that steps a protected parameter; see whether others act."""
         self.si.detach()
-        has_hooks = bool(getattr(strategy.optimizer, "_optimizer_step_pre_hooks", None))
+        hooks = getattr(strategy.optimizer, "_optimizer_step_pre_hooks", None)
+        self._has_own_loop = has_own(strategy, "training_epoch", "optimizer_step")
+        self._others_act = bool(
+            self._has_own_loop
+            or hooks
+            or has_own(strategy, "backward")
+            or others_act(strategy, self)
+        )
+        self._scaler = scaler_of(strategy) if self._others_act else None
         self.si.attach(strategy.optimizer, fused=self._fused)
         self.si.attach_others(fused=self._fused)
-        self._has_own_loop = has_own(strategy, "training_epoch", "optimizer_step")
-        self._keeps = (
-            self._has_own_loop
-            or has_hooks
-            or has_own(strategy, "backward")
-            or acts_in(strategy, ("after_backward", "before_update"), self)
-        )
-        earlier = ("before_forward", "after_forward", "before_backward")
-        self._watches = self._keeps or acts_in(strategy, earlier, self)
-        self._scaler = scaler_of(strategy) if self._watches else None
 
-    def before_training_iteration(
-        self, strategy: SupervisedTemplate, *args: object, **kwargs: object
-    ) -> None:
+    def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Follow the model if it is another one, and freeze running statistics if asked to."""
         if strategy.model is not self.si.model:
             self.si.begin_task(strategy.model)
         self.si.freeze_statistics()
 
-    def before_backward(
-        self, strategy: SupervisedTemplate, *args: object, **kwargs: object
-    ) -> None:
-        """Where others act, watch for the gradient that this loss brings."""
-        if self._watches:
-            self.si.iteration.watch(strategy.loss, self._keeps, self._scaler)
+    def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Where others act, watch for what this loss brings, and for who moves weights."""
+        if self._others_act:
+            self.si.iteration.watch(strategy.loss, self._scaler)
         if self._has_own_loop:
             self.si.iteration.begin()
 
-    def before_update(self, strategy: SupervisedTemplate, *args: object, **kwargs: object) -> None:
+    def before_update(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Where others act, refuse the gradients of another loss."""
-        if self._watches:
+        if self._others_act:
             self.si.iteration.refuse_other_loss()
 
-    def after_training_iteration(
-        self, strategy: SupervisedTemplate, *args: object, **kwargs: object
-    ) -> None:
-        """Consolidate if it is time; refuse weights that moved without an optimiser."""
+    def after_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Refuse weights that moved without an optimiser; consolidate if it is time."""
         if self._has_own_loop:
             self.si.iteration.end()
         if self._every is not None and self.si.steps >= self._every:
             self.end_task()
             self.si.c = strength_of(self._strength, self._experiences)
 
-    def after_training_exp(
-        self, strategy: SupervisedTemplate, *args: object, **kwargs: object
-    ) -> None:
+    def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Consolidate the task, if this is its end, and let go of the optimiser."""
         self.si.iteration.check_factors()
         self._parts += 1
-        if self._every is None:
-            is_last = is_last_part(strategy.experience, self._parts)
-            if is_last:
-                self.end_task()
-            elif is_last is None:
-                self._log_open_end()
+        is_last = is_last_part(strategy.experience, self._parts)
+        if self._every is None and is_last:
+            self.end_task()
+        elif self._every is None and is_last is None and self._parts == 1:
+            _log.warning(
+                "This online stream does not tell how many parts its tasks have. SIPlugin "
+                "consolidates when a part of another task begins; after the last one call "
+                "end_task()."
+            )
         self.si.detach()
 
     def end_task(self) -> None:
@@ -226,25 +212,14 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
         self._experiences += 1
         self._origin, self._parts = None, 0
 
-    def _begin_part(self, experience: Any) -> None:
+    def _begin_part(self, experience: Any) -> None:  # noqa: ANN401
         """End the task before, if this experience belongs to another one and nobody has said so."""
         origin = origin_of(experience)
         is_other = self._origin is not None and self._origin() is not origin
-        if (
-            self._every is None
-            and self._parts
-            and (is_other or origin is None or experience.is_first_subexp)
-        ):
+        begins = is_other or origin is None or experience.is_first_subexp
+        if self._every is None and self._parts and begins:
             self.end_task()
         self._origin = None if origin is None else weakref.ref(origin)
-
-    def _log_open_end(self) -> None:
-        if self._parts == 1:
-            _log.warning(
-                "This online stream does not tell how many parts its tasks have. SIPlugin "
-                "consolidates when a part of another task begins; after the last one call "
-                "end_task()."
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the plugin has learnt, also in mid-experience.
@@ -268,34 +243,32 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
             newer; the plugin is left as it was.
         """
         check_entries(state_dict, ("experiences", "si"), "SIPlugin", may_have=("parts",))
-        for name in ("experiences", "parts"):
-            check_count(name, state_dict.get(name, 0))
+        counts = [state_dict.get(name, 0) for name in ("experiences", "parts")]
+        for name, count in zip(("experiences", "parts"), counts, strict=True):
+            check_count(name, count)
         si_state = state_dict["si"]
-        if si_state is not None and self._si is None:
+        if si_state is None:
+            self._si = self._loaded = None
+        elif self._si is None:
             state_from_dict(si_state)
             self._loaded = deepcopy(si_state)
-        elif si_state is not None:
-            self.si.load_state_dict(si_state)
         else:
-            self._si = self._loaded = None
-        self._experiences, self._parts = state_dict["experiences"], state_dict.get("parts", 0)
+            self.si.load_state_dict(si_state)
+        self._experiences, self._parts = counts
         self._origin = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is only known by weak references."""
         return {**self.__dict__, "_strategy": None, "_origin": None}
 
-    def _check_is_the_only_one(self, strategy: SupervisedTemplate) -> None:
+    def _check_it_may_serve(self, strategy: SupervisedTemplate) -> None:
         if any(isinstance(plugin, SIPlugin) and plugin is not self for plugin in strategy.plugins):
             raise ConfigurationError(
                 "The strategy has two SIPlugins: each would add its penalty to the same steps. "
                 "Keep one; c may be a list or a function."
             )
-
-    def _check_is_the_same_model(self, strategy: SupervisedTemplate) -> None:
-        if self._si is None or (self._strategy is not None and self._strategy() is strategy):
-            return
-        if not self._si.continues(strategy.model):
+        is_known = self._strategy is not None and self._strategy() is strategy
+        if self._si is not None and not is_known and not self._si.continues(strategy.model):
             raise ConfigurationError(
                 "This SIPlugin holds the importance of another strategy's model. A second strategy "
                 "may go on with the same model, or with one that has the same weights; for another "

@@ -12,11 +12,7 @@ Strength: TypeAlias = float | Sequence[float] | Callable[[int], float]
 
 
 def check_schedule(c: object) -> Strength:
-    """Return the strengths of all tasks, checked as far as they are known.
-
-    :param c: what the user gave.
-    :raises ConfigurationError: if it is no number, no list of numbers and no function.
-    """
+    """Return the strengths of all tasks, checked as far as they are known."""
     if callable(c):
         return c
     if isinstance(c, Sequence) and not isinstance(c, str | bytes) and c:
@@ -31,30 +27,17 @@ def check_schedule(c: object) -> Strength:
 
 
 def strength_of(c: Strength, task: int) -> float:
-    """Return the strength of one task.
-
-    :param c: what :func:`check_schedule` gave.
-    :param task: how many tasks came before it.
-    :raises ConfigurationError: if a function gives no number, 0 or more.
-    """
+    """Return the strength of a task before which there were so many."""
     if callable(c):
         return check_strength(c(task), f"c({task})")
-    if isinstance(c, Sequence):
-        return c[min(task, len(c) - 1)]
-    return c
+    return c[min(task, len(c) - 1)] if isinstance(c, Sequence) else c
 
 
 def check_every(steps: object) -> int | None:
-    """Return after how many steps to consolidate; ``None`` means at the end of each task.
-
-    :param steps: what the user gave.
-    :raises ConfigurationError: if it is neither ``None`` nor a whole number, 1 or more.
-    """
-    if steps is None:
-        return None
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigurationError(
-            "consolidate_every must be None (at the end of each task) or a number of optimiser "
-            f"steps, 1 or more, got {steps!r}."
-        )
-    return steps
+    """Return after how many steps to consolidate; ``None`` means at the end of each task."""
+    if steps is None or (isinstance(steps, int) and not isinstance(steps, bool) and steps > 0):
+        return steps
+    raise ConfigurationError(
+        "consolidate_every must be None (at the end of each task) or a number of optimiser steps, "
+        f"1 or more, got {steps!r}."
+    )

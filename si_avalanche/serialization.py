@@ -19,83 +19,63 @@ _COUNTS = ("tasks", "steps")
 
 def state_to_dict(state: State) -> dict[str, Any]:
     """Return copies of all tensors by kind and parameter name, the counters and the version."""
-    tensors = {
-        kind: {name: tensor.clone() for name, tensor in getattr(state, kind).items()}
-        for kind in _TENSORS
-    }
-    counts = {kind: getattr(state, kind) for kind in _COUNTS}
-    return {"version": VERSION, **tensors, **counts}
+    kinds = {kind: getattr(state, kind).items() for kind in _TENSORS}
+    tensors = {kind: {name: t.clone() for name, t in items} for kind, items in kinds.items()}
+    return {"version": VERSION, **tensors, **{kind: getattr(state, kind) for kind in _COUNTS}}
 
 
 def state_from_dict(entries: Mapping[str, Any]) -> State:
-    """Return a state with copies of its own.
+    """Return a state with copies of its own of what :func:`state_to_dict` gave.
 
-    :param entries: what :func:`state_to_dict` gave; it is not modified.
-    :raises StateDictError: if entries are missing, extra, of a wrong kind, at odds with each
-        other, or written by a newer version.
+    Entries that are missing, extra, of a wrong kind, at odds with each other, or written by a newer
+    version are a ``StateDictError``.
     """
     check_entries(entries, (*_TENSORS, *_COUNTS), "SynapticIntelligence")
     for kind in _TENSORS:
         _check_tensors(kind, entries[kind], entries["importance"])
     for kind in _COUNTS:
         check_count(kind, entries[kind])
-    copies = {
-        kind: {name: tensor.detach().clone() for name, tensor in entries[kind].items()}
-        for kind in _TENSORS
-    }
-    return State(**copies, tasks=entries["tasks"], steps=entries["steps"])
+    kept = ({n: t.detach().clone() for n, t in entries[kind].items()} for kind in _TENSORS)
+    importance, path_integral, anchor, start = kept
+    counts = entries["tasks"], entries["steps"]
+    return State(importance, path_integral, anchor, start, *counts)
 
 
-def check_same_parameters(loaded: State, current: State, skipped: Container[str] = ()) -> None:
+def check_same_parameters(loaded: State, current: State, skipped: Container[str]) -> None:
     """Refuse a state whose parameters or shapes differ from those of the object that loads it.
 
-    :param loaded: the state that should replace ``current``.
-    :param current: the state in use.
-    :param skipped: parameters that the model has but does not train now; a state may have them.
-    :raises StateDictError: naming what is missing, extra or misshaped.
+    It may have parameters that the model has but does not train now.
     """
-    extra = loaded.importance.keys() - current.importance.keys()
-    misshaped = [
-        f"{name} is {tuple(tensor.shape)}, the model has {tuple(now.shape)}"
-        for name, tensor in loaded.importance.items()
-        if (now := current.importance.get(name)) is not None and now.shape != tensor.shape
-    ]
-    complaints = [
-        f"{label}: {', '.join(sorted(names))}"
-        for label, names in (
-            ("missing", current.importance.keys() - loaded.importance.keys()),
-            ("extra", [name for name in extra if name not in skipped]),
-            ("misshaped", misshaped),
-        )
-        if names
-    ]
-    if complaints:
+    old, new = current.importance, loaded.importance
+    found = {
+        "missing": old.keys() - new.keys(),
+        "extra": {name for name in new if name not in old and name not in skipped},
+        "misshaped": {
+            f"{name} is {tuple(new[name].shape)}, the model has {tuple(old[name].shape)}"
+            for name in new.keys() & old.keys()
+            if new[name].shape != old[name].shape
+        },
+    }
+    if any(found.values()):
+        listed = "; ".join(f"{label}: {', '.join(sorted(n))}" for label, n in found.items() if n)
         raise StateDictError(
-            f"The state belongs to another model ({'; '.join(complaints)}). Load it into an object "
-            "built for the model it was saved with, and with the same include and exclude."
+            f"The state belongs to another model ({listed}). Load it into an object built for the "
+            "model it was saved with, and with the same include and exclude."
         )
 
 
 def check_entries(
     entries: object, expected: tuple[str, ...], owner: str, may_have: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what is not a dictionary with a known version and just the expected entries.
-
-    :param entries: what should be loaded.
-    :param expected: the entries that must be there, apart from ``"version"``.
-    :param owner: the class that should load it, for the message.
-    :param may_have: entries that may be there.
-    :raises StateDictError: saying what is missing, extra or newer.
-    """
+    """Refuse what is not a dictionary with a known version and just the expected entries."""
     if not isinstance(entries, Mapping):
         raise StateDictError(f"{owner} loads a dictionary, got {type(entries).__name__}.")
-    if "version" in entries:
-        given = entries["version"]
-        if type(given) is not int or not 1 <= given <= VERSION:
-            raise StateDictError(
-                f"The state for {owner} has version {given!r}; this release reads 1 to {VERSION}. "
-                "Load it with the release that wrote it, or a later one."
-            )
+    given = entries.get("version", VERSION)
+    if type(given) is not int or not 1 <= given <= VERSION:
+        raise StateDictError(
+            f"The state for {owner} has version {given!r}; this release reads 1 to {VERSION}. Load "
+            "it with the release that wrote it, or a later one."
+        )
     wanted = {"version", *expected}
     extra = entries.keys() - wanted - set(may_have)
     for label, names in (("lacks", wanted - entries.keys()), ("has", extra)):
@@ -107,10 +87,7 @@ def check_entries(
 
 
 def check_count(name: str, count: object) -> None:
-    """Refuse a counter that is not an integer, 0 or more.
-
-    :raises StateDictError: naming the entry.
-    """
+    """Refuse a counter that is not an integer, 0 or more."""
     if type(count) is not int or count < 0:
         raise StateDictError(f"{name!r} must be an integer, 0 or more, got {count!r}.")
 
@@ -118,9 +95,9 @@ def check_count(name: str, count: object) -> None:
 def _check_tensors(kind: str, tensors: object, importance: object) -> None:
     if not isinstance(tensors, Mapping) or not isinstance(importance, Mapping):
         raise StateDictError(f"{kind!r} must map parameter names to tensors.")
-    differ = tensors.keys() ^ importance.keys()
-    if kind == "start":  # only of parameters that do not start at their anchor
-        differ = tensors.keys() - importance.keys()
+    differ = tensors.keys() - importance.keys()
+    if kind != "start":  # only of parameters that do not start at their anchor
+        differ |= importance.keys() - tensors.keys()
     if differ:
         names = ", ".join(sorted(map(str, differ)))
         raise StateDictError(f"{kind!r} and 'importance' disagree on the parameters {names}.")
@@ -131,7 +108,5 @@ def _check_tensors(kind: str, tensors: object, importance: object) -> None:
         if any(anywhere([not local(tensor).isfinite().all()], [tensor])):
             raise StateDictError(f"{kind!r} of {name!r} is not finite: load an earlier state.")
         if tensor.shape != importance[name].shape:
-            raise StateDictError(
-                f"{kind!r} of {name!r} has shape {tuple(tensor.shape)}, its importance "
-                f"{tuple(importance[name].shape)}."
-            )
+            shapes = f"{tuple(tensor.shape)}, its importance {tuple(importance[name].shape)}"
+            raise StateDictError(f"{kind!r} of {name!r} has shape {shapes}.")

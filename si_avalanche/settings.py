@@ -1,4 +1,4 @@
-"""What a user may choose about Synaptic Intelligence: typed and documented once, checked at once."""
+"""What a user may choose: typed and documented once, checked at construction."""
 
 import inspect
 import math
@@ -72,71 +72,49 @@ DEFAULTS: Options = {
     "normalisation": "protect",
     "replaced": "error",
 }
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "clamp": get_args(Clamp),
-    "gradient": get_args(Gradient),
-    "first_anchor": get_args(FirstAnchor),
-    "normalisation": get_args(Normalisation),
-    "replaced": get_args(Replaced),
-}
+_TYPES = get_type_hints(Options)
 
 C = TypeVar("C", bound=type)
 
 
 def shows_options(cls: C) -> C:
-    """Let ``help()`` show each option of a class whose constructor takes ``**options``.
-
-    :param cls: its signature gets the options with their defaults, its docstring their
-        descriptions in place of the one of ``options``.
-    """
+    """Let ``help()`` show each option of a class whose constructor ends with ``**options``."""
     init: Callable[..., None] = cls.__init__  # type: ignore[misc]
-    signature = inspect.signature(init)
-    types = get_type_hints(Options)
+    signature, kind = inspect.signature(init), inspect.Parameter.KEYWORD_ONLY
     shown = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=types[name]
-        )
+        inspect.Parameter(name, kind, default=value, annotation=_TYPES[name])
         for name, value in DEFAULTS.items()
     ]
-    parameters = [*signature.parameters.values()][:-1]
-    init.__signature__ = signature.replace(parameters=[*parameters, *shown])  # type: ignore[attr-defined]
+    parameters = [*list(signature.parameters.values())[:-1], *shown]
+    init.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     described = ":param " + (Options.__doc__ or "").partition(":param ")[2].rstrip()
     for documented in (cls, init):
         text = documented.__doc__ or ""
         for line in [line for line in text.splitlines() if ":param options:" in line]:
-            margin = line[: line.index(":")]
-            documented.__doc__ = text.replace(
-                line.strip(), described.replace("\n    ", f"\n{margin}")
-            )
+            indented = described.replace("\n    ", "\n" + line[: line.index(":")])
+            documented.__doc__ = text.replace(line.strip(), indented)
     return cls
 
 
 def check_options(options: Mapping[str, Any]) -> Options:
-    """Return all options, those that were not given with their defaults.
-
-    :param options: what the user gave.
-    :raises UnknownOptionError: if there is no option of a name.
-    :raises ConfigurationError: if a value is not allowed.
-    """
+    """Return all options, those that were not given with their defaults."""
     for name in options:
         if name not in DEFAULTS:
-            near = get_close_matches(name, DEFAULTS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UnknownOptionError(
-                f"There is no option {name!r}; there are {', '.join(DEFAULTS)}.{hint}"
+                f"There is no option {name!r}; there are {', '.join(DEFAULTS)}."
+                f"{_did_you_mean(name, list(DEFAULTS))}"
             )
     every: dict[str, Any] = {**DEFAULTS, **options}
-    for name, allowed in _CHOICES.items():
-        _check_choice(name, every[name], allowed)
-    if every["decay"] is not None:
-        allowed_decay = "None or a number in [0, 1]"
-        hint = "None sums the importance of all tasks; d keeps d * old + (1 - d) * new"
-        every["decay"] = _check_number("decay", every["decay"], allowed_decay, hint)
-        if not 0 <= every["decay"] <= 1:
+    for name, value in every.items():
+        allowed = get_args(_TYPES[name])
+        if all(isinstance(choice, str) for choice in allowed) and value not in allowed:
             raise ConfigurationError(
-                f"decay must be {allowed_decay}, got {options['decay']!r} ({hint})."
+                f"{name} must be one of {', '.join(allowed)}, got {value!r}."
+                f"{_did_you_mean(str(value), allowed)}"
             )
+    if every["decay"] is not None:
+        hint = "None sums the importance of all tasks; d keeps d * old + (1 - d) * new"
+        every["decay"] = _number("decay", every["decay"], "None or a number in [0, 1]", hint, 0, 1)
     for name in ("include", "exclude"):
         if every[name] is not None or name == "exclude":
             _check_patterns(name, every[name])
@@ -144,87 +122,52 @@ def check_options(options: Mapping[str, Any]) -> Options:
 
 
 def check_strength(c: object, where: str = "c") -> float:
-    """Return a strength as a float.
-
-    :param c: what the user gave.
-    :param where: how the error names it.
-    :raises ConfigurationError: if it is not a finite number at or above zero.
-    """
-    allowed = "a finite number, 0 or more"
-    value = _check_number(where, c, allowed, "0 switches the penalty off")
-    if value < 0:
-        raise ConfigurationError(
-            f"{where} must be {allowed}, got {c!r}. A negative strength would drive weights away "
-            "from the anchor; 0 switches the penalty off."
-        )
-    return value
+    """Return a strength as a float; an error names it as ``where``."""
+    hint = "0 switches the penalty off, below it weights would be driven away from the anchor"
+    return _number(where, c, "a finite number, 0 or more", hint, 0)
 
 
 def check_damping(xi: object) -> float:
-    """Return the damping xi of eq. 5 as a float.
-
-    :param xi: what the user gave, in units of a squared weight.
-    :raises ConfigurationError: if it is not a finite number above zero.
-    """
-    allowed, hint = "a finite number above 0", "the authors use 0.1 and 0.001"
-    value = _check_number("xi", xi, allowed, hint)
-    if value <= 0:
-        raise ConfigurationError(
-            f"xi must be {allowed}, got {xi!r}. It keeps eq. 5 from dividing by zero; {hint}."
-        )
-    return value
+    """Return the damping xi of eq. 5 as a float."""
+    hint = "it keeps eq. 5 from dividing by zero; the authors use 0.1 and 0.001"
+    return _number("xi", xi, "a finite number above 0", hint, math.ulp(0.0))
 
 
 def check_fits_in(c: float, xi: float, dtype: torch.dtype) -> None:
-    """Refuse numbers that the state of a parameter cannot hold.
-
-    :param c: the strength.
-    :param xi: the damping.
-    :param dtype: of the state.
-    :raises ConfigurationError: if xi would be zero or have lost digits there, or c be infinite.
-    """
-    held = torch.finfo(dtype)
+    """Refuse a damping that is zero in the dtype of the state, or a strength that is infinite."""
+    held, bound = torch.finfo(dtype), None
     if xi < held.tiny:
-        raise ConfigurationError(
-            f"xi={xi:g} is too small for {dtype}, in which eq. 5 would divide by zero: it must be "
-            f"{held.tiny:.3g} or more. The authors use 0.1 and 0.001."
-        )
-    if 2 * c > held.max:
-        raise ConfigurationError(
-            f"c={c:g} is too large for {dtype}: it must be {held.max / 2:.3g} or less."
-        )
+        bound = f"xi={xi:g} is too small for {dtype}: it must be {held.tiny:.3g} or more"
+    elif 2 * c > held.max:
+        bound = f"c={c:g} is too large for {dtype}: it must be {held.max / 2:.3g} or less"
+    if bound is not None:
+        raise ConfigurationError(f"{bound}. The authors use xi = 0.1 and 0.001, c = 0.1 and 1.")
 
 
 def check_switch(name: str, value: object) -> bool:
-    """Return a switch.
-
-    :param name: how the error names it.
-    :param value: what the user gave.
-    :raises ConfigurationError: if it is not ``True`` or ``False``.
-    """
+    """Return a switch."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, got {value!r}.")
     return value
 
 
-def _check_number(name: str, value: object, allowed: str, hint: str) -> float:
-    """Return a finite real number as a float, or raise."""
+def _number(
+    name: str, value: object, allowed: str, hint: str, low: float, high: float = math.inf
+) -> float:
+    """Return a finite real number between bounds as a float, or raise."""
     number = math.nan
     if isinstance(value, Real) and not isinstance(value, bool):
         # A whole number may be too large for a float.
         with suppress(OverflowError):
             number = float(value)
-    if not math.isfinite(number):
+    if not (math.isfinite(number) and low <= number <= high):
         raise ConfigurationError(f"{name} must be {allowed}, got {value!r} ({hint}).")
     return number
 
 
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value in allowed:
-        return
-    near = get_close_matches(str(value), allowed, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.{hint}")
+def _did_you_mean(given: str, allowed: Sequence[str]) -> str:
+    near = get_close_matches(given, allowed, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _check_patterns(name: str, patterns: object) -> None:

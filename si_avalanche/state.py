@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from si_avalanche.errors import ModelChangedError
 from si_avalanche.settings import FirstAnchor, Replaced
-from si_avalanche.shards import anywhere, is_sharded, local, placed_like, whole
+from si_avalanche.shards import anywhere, local, placed_like, whole
 
 _log = logging.getLogger("si_avalanche")
 
@@ -17,11 +18,6 @@ _log = logging.getLogger("si_avalanche")
 def state_dtype(parameter: Tensor) -> torch.dtype:
     """Return the dtype of a parameter's state: its own, but float32 for the 16-bit ones."""
     return torch.promote_types(parameter.dtype, torch.float32)
-
-
-def pick(tensors: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
-    """Return the tensors of these names, in their order."""
-    return [tensors[name] for name in names]
 
 
 @dataclass
@@ -52,54 +48,45 @@ class State:
     ) -> None:
         """Remember where a task starts that does not start at the anchor; waits for the device.
 
-        Names of parameters that carry importance are logged: the penalty will pull them back.
-
-        :param weights: all protected weights before the first step, in the dtype of the state.
-        :param first_anchor: ``"zero"`` measures the first task of a unit from zero, wherever it
-            starts; such units are known by their anchor.
-        :param restless: names of parameters whose layers move them by themselves, such as
-            ``Embedding(max_norm=...)``; not worth a word.
+        Names of parameters that carry importance are logged, because the penalty will pull them
+        back; not those whose layers move them by themselves, such as ``Embedding(max_norm=...)``.
         """
-        starts = {name: local(theta.detach()) for name, theta in weights.items()}
-        for name, start in starts.items() if first_anchor == "zero" else ():
-            anchor = local(self.anchor[name])
-            starts[name] = torch.where(anchor == 0, anchor, start)
-        flags = [not torch.equal(start, local(self.anchor[n])) for n, start in starts.items()]
-        flags = anywhere(flags, list(weights.values()))
         known, self.start = self.start, {}
-        for name, is_elsewhere in zip(starts, flags, strict=True):
-            if is_elsewhere:
-                self.start[name] = weights[name].detach().clone()
-                local(self.start[name]).copy_(starts[name])
+        starts = {name: theta.clone() for name, theta in weights.items()}
+        pairs = [(local(start), local(self.anchor[name])) for name, start in starts.items()]
+        for start, anchor in pairs if first_anchor == "zero" else ():
+            # Only units in their first task are anchored at zero.
+            start.masked_fill_(anchor == 0, 0.0)
+        flags = anywhere([not torch.equal(*pair) for pair in pairs], list(starts.values()))
+        moved = [name for name, is_moved in zip(starts, flags, strict=True) if is_moved]
+        self.start = {name: starts[name] for name in moved}
         new = [name for name in self.start if name not in known and name not in restless]
-        pulled = self._important(new)
-        if pulled:
+        if pulled := self._important(new):
             _log.warning(
                 "This task starts with other weights than the last one ended with: %s. The penalty "
                 "pulls them back to the anchor; displacement is measured from where they are now.",
                 ", ".join(pulled),
             )
 
+    def _important(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that carry importance; waits for the device."""
+        tensors = [self.importance[name] for name in names]
+        flags = anywhere([bool(local(omega).any()) for omega in tensors], tensors)
+        return [name for name, is_important in zip(names, flags, strict=True) if is_important]
+
     def fit(
         self,
         parameters: Mapping[str, nn.Parameter],
         first_anchor: FirstAnchor,
         replaced: Replaced,
-        others: Sequence[str] = (),
+        others: Sequence[str],
     ) -> None:
         """Follow the model: adopt new parameters, grow with grown ones, move with moved ones.
 
         Units that exist already keep importance, path integral and anchor; new units start with
-        importance and path integral zero, anchored at their present value (or at zero, see
-        ``first_anchor``).
-
-        :param parameters: the protected parameters by name, those frozen for now included; they
-            are only read.
-        :param first_anchor: where new units are anchored.
-        :param replaced: whether state that fits no longer is refused or dropped, with a log entry.
-        :param others: names under which another layer stands, in a shape that fits.
-        :raises ModelChangedError: if a parameter with state has left the model or shrunk; nothing
-            has been changed then.
+        importance and path integral zero, anchored at their present value or at zero. State that
+        has no place any more, or stands now for other weights (``others``), is dropped or, before
+        anything has changed, refused.
         """
         misfits = self._misfits(parameters)
         if misfits and replaced == "error":
@@ -115,18 +102,15 @@ class State:
                 'by name. Pass replaced="drop" to forget them instead.',
                 ", ".join(other),
             )
-        elif misfits or other:
-            names = [*misfits, *other]
-            _log.warning("Importance and anchor are dropped of %s: replaced.", ", ".join(names))
-            self._drop(names)
+        elif dropped := [*misfits, *other]:
+            _log.warning("Importance and anchor are dropped of %s: replaced.", ", ".join(dropped))
+            for tensors in (self.importance, self.path_integral, self.anchor, self.start):
+                for name in dropped:
+                    tensors.pop(name, None)
         for name, parameter in parameters.items():
-            self._fit_one(name, parameter.detach(), first_anchor)
-
-    def _important(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that carry importance; waits for the device."""
-        tensors = pick(self.importance, names)
-        flags = anywhere([bool(local(omega).any()) for omega in tensors], tensors)
-        return [name for name, is_important in zip(names, flags, strict=True) if is_important]
+            for kind in ("importance", "path_integral", "anchor", "start"):
+                is_weight = kind in ("anchor", "start") and first_anchor == "initial"
+                self._fit_one(getattr(self, kind), name, parameter.detach(), is_weight)
 
     def _misfits(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
         """State that has no place in the model, by name, with the reason."""
@@ -134,36 +118,26 @@ class State:
         for name, old in self.importance.items():
             if name not in parameters:
                 misfits[name] = f"The parameter {name!r} is not in the model"
-            elif not _fits_into(old.shape, parameters[name].shape):
-                shapes = f"from {tuple(old.shape)} to {tuple(parameters[name].shape)}"
+                continue
+            shape = parameters[name].shape
+            longer = any(o > n for o, n in zip(old.shape, shape, strict=False))
+            if longer or len(old.shape) != len(shape):
+                shapes = f"from {tuple(old.shape)} to {tuple(shape)}"
                 misfits[name] = f"The parameter {name!r} changed its shape {shapes}"
         return misfits
 
-    def _drop(self, names: Sequence[str]) -> None:
-        for tensors in (self.importance, self.path_integral, self.anchor, self.start):
-            for name in names:
-                tensors.pop(name, None)
-
-    def _fit_one(self, name: str, weights: Tensor, first_anchor: FirstAnchor) -> None:
-        dtype = state_dtype(weights)
-        for kind in ("importance", "path_integral", "anchor", "start"):
-            tensors: dict[str, Tensor] = getattr(self, kind)
-            old = tensors.get(name)
-            if old is not None and old.shape == weights.shape:
-                tensors[name] = placed_like(old, weights, dtype)
-            elif old is not None or kind != "start":
-                is_weight = kind in ("anchor", "start") and first_anchor == "initial"
-                new = torch.zeros_like(weights, dtype=dtype)
-                new = new.copy_(weights) if is_weight else new
-                tensors[name] = new if old is None else _grown(old, new)
-
-
-def _grown(old: Tensor, new: Tensor) -> Tensor:
-    """Return the new tensor with the old one in its first units."""
-    grown = whole(new)
-    grown[tuple(slice(n) for n in old.shape)] = whole(old).to(grown)
-    return placed_like(grown, new, new.dtype) if is_sharded(new) else grown
-
-
-def _fits_into(old: torch.Size, new: torch.Size) -> bool:
-    return len(old) == len(new) and all(o <= n for o, n in zip(old, new, strict=True))
+    def _fit_one(
+        self, tensors: dict[str, Tensor], name: str, weights: Tensor, is_weight: bool
+    ) -> None:
+        """Fit one tensor, new units with the weights or zero; of the start only what there is."""
+        old, dtype = tensors.get(name), state_dtype(weights)
+        if old is not None and old.shape == weights.shape:
+            tensors[name] = placed_like(old, weights, dtype)
+        elif old is not None or tensors is not self.start:
+            new: Any = torch.zeros_like(weights, dtype=dtype)
+            new = new.copy_(weights) if is_weight else new
+            if old is not None:
+                grown = whole(new)
+                grown[tuple(slice(n) for n in old.shape)] = whole(old).to(grown)
+                new = placed_like(grown, new, dtype)
+            tensors[name] = new

@@ -10,7 +10,7 @@
 
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,30 +31,21 @@ from si_avalanche.tracked import Lane, Tracked
 
 @dataclass
 class OpenStep:
-    """A step under way.
-
-    :param optimizer: whose step it is.
-    :param lane: the protected parameters that have a gradient.
-    :param found: the gradients that the optimiser would find without us.
-    :param given: what it was given instead; ``None`` where its work was done already.
-    :param scale: the factor of a ``GradScaler`` that the optimiser takes off by itself.
-    """
+    """A step under way: the gradients that the optimiser would find, and what it was given."""
 
     optimizer: Optimizer
     lane: Lane
-    found: list[Any]
-    given: list[Tensor | None]
+    found: list[Tensor]
+    given: Sequence[Tensor | None]
     scale: Tensor | None
+    """The factor of a ``GradScaler`` that the optimiser takes off within its step."""
     versions: Sequence[int] = ()
     within: int = 0
     """How many steps of the same optimiser are under way within it: a subclass calls its base."""
 
 
 class AtTheStep:
-    """What Synaptic Intelligence does around the steps of the optimisers it is attached to.
-
-    :param tracked: the protected parameters; the path integral is changed in place.
-    """
+    """What Synaptic Intelligence does around the steps of the optimisers it is attached to."""
 
     def __init__(self, tracked: Tracked) -> None:
         self._tracked = tracked
@@ -62,9 +53,7 @@ class AtTheStep:
         self._others: RemovableHandle | None = None
         self._open: OpenStep | None = None
         self.kept: dict[Tensor, Tensor] = {}
-        """Task gradients of the step to come by parameter, unscaled, whatever happens to ``grad``."""
-
-    # The life of one step
+        """Task gradients of the step to come by parameter, unscaled, whatever ``grad`` becomes."""
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -86,17 +75,16 @@ class AtTheStep:
     def _begins_after(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
         """Return the closure with the beginning of the step at its end."""
         everything = _parameters_of(optimizer)
-        versions = [p._version for p in everything]
-        evaluated = False
+        versions: list[int] | None = [p._version for p in everything]
 
-        def evaluate() -> Any:
-            nonlocal evaluated
-            if evaluated or versions != [p._version for p in everything]:
+        def evaluate() -> Any:  # noqa: ANN401
+            nonlocal versions
+            if versions != [p._version for p in everything]:
                 self._abandon()
                 raise _several_evaluations(optimizer)
-            evaluated = True
             with torch.enable_grad():
                 loss = closure()
+            versions = None
             self._begin(optimizer)
             return loss
 
@@ -111,8 +99,8 @@ class AtTheStep:
             if outer is optimizer and _steps_under_way(outer) > 1:
                 self._open.within += 1
                 return
-            is_within = self._is_within_a_step(everything)
-            if outer is not optimizer and is_within and _steps_under_way(outer):
+            is_inner = outer is not optimizer and self._is_within_a_step(everything)
+            if is_inner and _steps_under_way(outer):
                 raise _within_another(optimizer, outer)
             self._abandon()
         lane = tracked.lane_of([p for p in everything if p.grad is not None])
@@ -120,12 +108,10 @@ class AtTheStep:
             return
         tracked.begin_step()
         found, scale = [p.grad for p in lane.parameters], getattr(optimizer, "grad_scale", None)
-        step = self._open = OpenStep(optimizer, lane, found, list(found), scale)
-        one_pass, _ = self._attached[optimizer]
-        gradients = lane.gradients
-        if one_pass is not None and one_pass.step(
-            lane, gradients, self._task_gradients(step, gradients), scale, tracked
-        ):
+        step = self._open = OpenStep(optimizer, lane, found, found, scale)
+        one_pass, gradients = self._attached[optimizer][0], lane.gradients
+        integrands = self._integrands(step, gradients)
+        if one_pass and one_pass.step(lane, gradients, integrands, scale, tracked):
             step.given = [None] * len(found)
         else:
             before = tracked.before(lane)
@@ -133,8 +119,8 @@ class AtTheStep:
             c = tracked.c * scale if scale is not None and tracked.c else tracked.c
             # Where there is no penalty it is a copy: an optimiser may change it unseen.
             sums = _with_penalty(lane, gradients, before, c)
-            step.given = [_as_gradient(*pair) for pair in zip(sums, found, strict=True)]
-            step.versions = [given._version for given in step.given if given is not None]
+            step.given = given = [_as_gradient(*pair) for pair in zip(sums, found, strict=True)]
+            step.versions = [gradient._version for gradient in given]
         for parameter, gradient in zip(lane.parameters, step.given, strict=True):
             parameter.grad = gradient
 
@@ -147,12 +133,13 @@ class AtTheStep:
         if step.within:
             step.within -= 1
             return
-        is_done = step.given[0] is None
-        self._give_back(step)
-        lane = step.lane
+        lane, is_done, self._open = step.lane, step.given[0] is None, None
+        for parameter, gradient in zip(lane.parameters, step.found, strict=True):
+            parameter.grad = gradient
+        step.given = ()  # their memory may be used again
         if not is_done:
             before, after = tracked.before(lane), lane.weights
-            integrands = self._task_gradients(step, lane.gradients)
+            integrands = self._integrands(step, lane.gradients)
             if tracked.options["gradient"] == "total":
                 integrands = _with_penalty(lane, integrands, before, tracked.c)
             # Only then may a gradient be infinite although its weight is not.
@@ -164,8 +151,8 @@ class AtTheStep:
             self.kept.pop(parameter, None)
         tracked.state.steps += 1
 
-    def _task_gradients(self, step: OpenStep, gradients: list[Tensor]) -> list[Tensor]:
-        """Return the gradients that the path integral takes: those found, or those kept."""
+    def _integrands(self, step: OpenStep, gradients: list[Tensor]) -> list[Tensor]:
+        """Return the task gradients that the path integral takes: those found, or those kept."""
         if step.scale is not None:
             gradients = [gradient / step.scale for gradient in gradients]
         if self.kept:
@@ -173,74 +160,57 @@ class AtTheStep:
             gradients = [self.kept.get(parameter, gradient) for parameter, gradient in pairs]
         return gradients
 
-    def _is_within_a_step(self, parameters: Sequence[Any]) -> bool:
+    def _is_within_a_step(self, parameters: Iterable[Any]) -> bool:
         """Whether a step under way has given these parameters the gradients that they have."""
-        given = set() if self._open is None else {id(gradient) for gradient in self._open.given}
+        given = set() if self._open is None else set(map(id, self._open.given))
         return any(id(p.grad) in given for p in parameters)
 
     def _abandon(self) -> None:
-        """Forget a step that an error has ended; a gradient changed since then stays."""
-        if (step := self._open) is not None:
-            rows = zip(step.lane.parameters, step.given, strict=True)
-            for place, (parameter, given) in enumerate(rows):
-                is_there = given is not None and parameter.grad is given
-                if not (is_there and given._version == step.versions[place]):
-                    step.found[place] = parameter.grad
-            self._give_back(step)
-
-    def _give_back(self, step: OpenStep) -> None:
-        """Put the gradients back in their places, and let go of the memory of the sums."""
-        self._open = None
-        rows = zip(step.lane.parameters, step.found, step.given, strict=True)
-        for parameter, found, given in rows:
-            if parameter.grad is given or parameter.grad is None:
-                parameter.grad = found
-        step.given = []
-
-    # What it is attached to
+        """Forget a step that an error has ended; give the gradients back that are as they were."""
+        step, self._open = self._open, None
+        if step is not None:
+            columns = step.lane.parameters, step.found, step.given, step.versions
+            for parameter, found, given, version in zip(*columns, strict=False):
+                if parameter.grad is given and given is not None and given._version == version:
+                    parameter.grad = found
 
     @property
     def optimizers(self) -> dict[Optimizer, bool]:
         """The optimisers it is attached to, each with whether in one pass."""
         return {each: one_pass is not None for each, (one_pass, _) in self._attached.items()}
 
-    def attach(self, optimizer: Any, fused: bool) -> None:
+    def attach(self, optimizer: Optimizer, fused: bool) -> None:
         """Be there at each step of an optimiser; see ``SynapticIntelligence.attach``."""
         optimizer = _with_hooks(optimizer)
-        owners = [_owner(hook) for hook in optimizer._optimizer_step_pre_hooks.values()]
-        if any(owner is not None and owner is not self for owner in owners):
+        _parameters_of(optimizer)
+        hooks = optimizer._optimizer_step_pre_hooks.values()
+        owners = [getattr(hook, "__self__", None) for hook in hooks]
+        if any(isinstance(owner, AtTheStep) and owner is not self for owner in owners):
             raise ConfigurationError(
                 f"Another SynapticIntelligence is attached to this {type(optimizer).__name__}: "
-                "each would add its penalty. Detach one of them; in Avalanche keep one SIPlugin, "
-                "whose c may be a list or a function."
+                "each would add its penalty. Detach it; in Avalanche keep one SIPlugin, whose c "
+                "may be a list or a function."
             )
-        _parameters_of(optimizer)
         one_pass = OnePass(optimizer) if fused else None
         self.detach(optimizer)
-        handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
-        self._attached[optimizer] = one_pass, handles
+        before = optimizer.register_step_pre_hook(self._before_step)
+        after = optimizer.register_step_post_hook(self._after_step)
+        self._attached[optimizer] = one_pass, [before, after]
 
     def attach_others(self, fused: bool) -> None:
-        """Attach to every optimiser that makes a step; see ``SynapticIntelligence``."""
+        """Attach to every optimiser that steps; see ``SynapticIntelligence.attach_others``."""
         here = weakref.ref(self)
 
         def attach(optimizer: Optimizer, *_: object) -> None:
-            if (me := here()) is not None and me._is_another(optimizer):
+            me, parameters = here(), [p for g in optimizer.param_groups for p in g["params"]]
+            if me is None or optimizer in me._attached or me._is_within_a_step(parameters):
+                return
+            if me._tracked.knows_one_of(parameters):
                 me.attach(optimizer, fused)
 
         self._others = register_optimizer_step_pre_hook(attach)
 
-    def _is_another(self, optimizer: Optimizer) -> bool:
-        """Whether an optimiser begins a step with a protected parameter, and nobody is there."""
-        if optimizer in self._attached:
-            return False
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return self._tracked.knows_one_of(parameters) and not self._is_within_a_step(parameters)
-
-    def detach(self, optimizer: Any = None) -> None:
+    def detach(self, optimizer: Optimizer | None = None) -> None:
         """Let go of one optimiser, or of all and others; harmless if it is attached to none."""
         if optimizer is None and self._others is not None:
             self._others.remove()
@@ -251,9 +221,7 @@ class AtTheStep:
     @torch.no_grad()
     def keep_gradient(self, scaler: GradScaler | None = None) -> None:
         """Copy the gradients as they are; see ``SynapticIntelligence.keep_gradient``."""
-        tracked = self._tracked
-        lane = tracked.lane_of([p for p in tracked.model.parameters() if p.grad is not None])
-        scale = scale_of(scaler, self._attached)
+        lane, scale = self._tracked.lane_with_gradients(), scale_of(scaler, self._attached)
         columns = zip(lane.parameters, lane.gradients, lane.path_integral, strict=True)
         for parameter, gradient, path in columns:
             copy = gradient.to(path.dtype, copy=True)
@@ -271,13 +239,8 @@ class AtTheStep:
             self.attach(optimizer, fused)
 
 
-def scale_of(scaler: GradScaler | None, optimizers: Sequence[Optimizer]) -> Tensor | None:
-    """Return the factor that the gradients of these optimisers have now, without waiting.
-
-    :param scaler: what scales the loss.
-    :param optimizers: any; one whose gradients have been unscaled already counts for all.
-    :return: ``None`` for no factor.
-    """
+def scale_of(scaler: GradScaler | None, optimizers: Iterable[Optimizer]) -> Tensor | None:
+    """Return the factor that the gradients of these optimisers have now; nobody waits for it."""
     if scaler is None or not scaler.is_enabled() or scaler._scale is None:
         return None
     # There is no public way to ask whether gradients have been unscaled.
@@ -286,20 +249,16 @@ def scale_of(scaler: GradScaler | None, optimizers: Sequence[Optimizer]) -> Tens
 
 
 def _with_penalty(
-    lane: Lane, gradients: Sequence[Tensor], before: list[Tensor], c: float | Tensor
+    lane: Lane, gradients: list[Tensor], before: list[Tensor], c: float | Tensor
 ) -> list[Tensor]:
     """Return gradients with the penalty's (eq. 4) at the weights before the step; new tensors."""
     places, important = lane.important
     if not places or (isinstance(c, float) and c == 0):
         return [gradient.clone() for gradient in gradients]
-    start = before if important is lane else [before[place] for place in places]
-    mine = gradients if important is lane else [gradients[place] for place in places]
+    mine, start = ([each[place] for place in places] for each in (gradients, before))
     kept = important.anchor, important.importance
-    sums = formulas.add_penalty_gradient(mine, start, *kept, c)
-    if important is lane:
-        return sums
-    found = dict(zip(places, sums, strict=True))
-    return [found.get(k, g) if k in found else g.clone() for k, g in enumerate(gradients)]
+    sums = dict(zip(places, formulas.add_penalty_gradient(mine, start, *kept, c), strict=True))
+    return [sums[k] if k in sums else g.clone() for k, g in enumerate(gradients)]
 
 
 def _as_gradient(total: Tensor, like: Tensor) -> Tensor:
@@ -312,41 +271,32 @@ def _as_gradient(total: Tensor, like: Tensor) -> Tensor:
 
 
 def _parameters_of(optimizer: Optimizer) -> list[Any]:
-    """Return all parameters of an optimiser.
-
-    :raises ConfigurationError: if it climbs: the penalty would drive weights from the anchor.
-    """
+    """Return all parameters, unless the optimiser climbs: with them it would climb the penalty."""
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise ConfigurationError(
-            f"{type(optimizer).__name__} has maximize=True: it would climb the penalty as well. "
-            "Minimise the negative of your objective instead."
+            f"{type(optimizer).__name__} has maximize=True and would drive weights away from the "
+            "anchor. Minimise the negative of your objective instead."
         )
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _with_hooks(optimizer: Any) -> Optimizer:
-    """Return an optimiser whose steps can be followed, itself or what its wrapper holds.
-
-    :raises ConfigurationError: if there is none.
-    """
-    found = optimizer
+def _with_hooks(optimizer: Any) -> Optimizer:  # noqa: ANN401
+    """Return an optimiser whose steps can be followed: itself, or what its wrapper holds."""
+    found, hooks = optimizer, "_optimizer_step_pre_hooks"
     # By what it has itself: Lightning's wrapper passes on all else that it is asked for.
-    while "_optimizer_step_pre_hooks" not in getattr(found, "__dict__", ()) and hasattr(
-        found, "optimizer"
-    ):
+    while hooks not in getattr(found, "__dict__", ()) and hasattr(found, "optimizer"):
         found = found.optimizer
-    if not isinstance(found, Optimizer):
-        raise ConfigurationError(
-            "The optimiser must be a torch.optim.Optimizer, whose steps can be followed, got "
-            f"{type(optimizer).__name__}. Derive it from that class, or use the three calls in a "
-            "loop of your own."
-        )
-    if not hasattr(found, "_optimizer_step_pre_hooks"):
+    if isinstance(found, Optimizer) and hasattr(found, hooks):
+        return found
+    if isinstance(found, Optimizer):
         raise ConfigurationError(
             f"{type(found).__name__} takes no hooks, so that its steps can't be followed. Let its "
             "constructor call super().__init__()."
         )
-    return found
+    raise ConfigurationError(
+        "The optimiser must be a torch.optim.Optimizer, whose steps can be followed, got "
+        f"{type(found).__name__}. Derive it from that class, or use the three calls."
+    )
 
 
 _CODE_OF_STEPS = Optimizer.profile_hook_step(len).__code__
@@ -354,22 +304,13 @@ _CODE_OF_STEPS = Optimizer.profile_hook_step(len).__code__
 
 
 def _steps_under_way(optimizer: Optimizer) -> int:
-    """Return how many steps of an optimiser are on the stack now.
-
-    A step that an error has ended tells nobody; one whose class calls ``super().step()`` calls the
-    hooks twice.
-    """
+    """Return how many steps of an optimiser are on the stack, where a failed one is no more."""
     frame, count = sys._getframe(), 0
     while frame is not None:
         if frame.f_code is _CODE_OF_STEPS:
             count += frame.f_locals["args"][0] is optimizer
         frame = frame.f_back  # type: ignore[assignment]
     return count
-
-
-def _owner(hook: object) -> "AtTheStep | None":
-    owner = getattr(hook, "__self__", None)
-    return owner if isinstance(owner, AtTheStep) else None
 
 
 def _within_another(optimizer: Optimizer, outer: Optimizer) -> CallOrderError:
@@ -382,6 +323,6 @@ def _within_another(optimizer: Optimizer, outer: Optimizer) -> CallOrderError:
 def _several_evaluations(optimizer: Optimizer) -> CallOrderError:
     return CallOrderError(
         f"{type(optimizer).__name__} was given a closure that it evaluates several times in one "
-        "step, or not at the weights that the step begins with: there is no gradient at which the "
-        "step begins. Use an optimiser that evaluates its closure once, before it moves a weight."
+        "step, or after it has moved weights: there is no one gradient at which the step begins. "
+        "Use an optimiser that evaluates its closure once, before it moves a weight."
     )

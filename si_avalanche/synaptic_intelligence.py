@@ -1,5 +1,6 @@
 """Synaptic Intelligence for any PyTorch loop: the life of a task."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Unpack
 
@@ -21,10 +22,12 @@ from si_avalanche.settings import (
     check_switch,
     shows_options,
 )
-from si_avalanche.shards import local, places_alike, summed
+from si_avalanche.shards import places_alike, summed
 from si_avalanche.step import AtTheStep
 from si_avalanche.three_calls import ThreeCalls
 from si_avalanche.tracked import Tracked
+
+_log = logging.getLogger("si_avalanche")
 
 
 @shows_options
@@ -75,9 +78,9 @@ class SynapticIntelligence:
 
     @c.setter
     def c(self, value: float) -> None:
-        checked = check_strength(value)
-        for omega in self._tracked.state.importance.values():
-            check_fits_in(checked, self._tracked.xi, omega.dtype)
+        checked, state = check_strength(value), self._tracked.state
+        for dtype in {omega.dtype for omega in state.importance.values()}:
+            check_fits_in(checked, self._tracked.xi, dtype)
         self._tracked.c = checked
 
     def __repr__(self) -> str:
@@ -188,31 +191,24 @@ class SynapticIntelligence:
     def update_omega(self) -> None:
         """Consolidate the task (eq. 5): importance, new anchor, path integral back to zero.
 
-        A task without a step changes nothing.
+        A task without a step changes nothing; if weights moved all the same, that is logged.
 
-        :raises CallOrderError: if weights moved, but in no recorded step.
+        :raises CallOrderError: if steps were recorded, but none of them shows how weights moved.
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
         :raises ModelChangedError: as :meth:`begin_task`.
         """
-        self._calls.end_task()
-        self._tracked.follow()
+        self.begin_task()
         tracked, steps = self._tracked, self.steps
-        if not tracked.parameters:
-            return
-        attached = bool(self._step.optimizers)
-        if not (steps and attached):
-            lane, moved = tracked.lane(tuple(tracked.parameters)), tracked.displacement()
-            if tracked.options["first_anchor"] == "zero":
-                # Units that are new are away from their anchor anyway.
-                pairs = zip(moved, lane.anchor, strict=True)
-                moved = [by.masked_fill(star == 0, 0.0) for by, star in pairs]
-            has_moved = lane.anywhere(formulas.any_nonzero(moved))
-            if has_moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral)):
-                raise CallOrderError(
-                    f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
-                    "optimiser that moves them, a new one as well; or call update_running_sum() "
-                    "after the optimiser's step, with penalty() in the loss."
-                )
+        is_seen = bool(steps and self._step.optimizers)
+        if tracked.parameters and not is_seen and tracked.has_moved_unseen:
+            what = (
+                f"Weights moved, but none of the {steps} recorded steps shows it: attach() the "
+                "optimiser that moves them, a new one as well; or call update_running_sum() after "
+                "the optimiser's step, with penalty() in the loss."
+            )
+            if steps:
+                raise CallOrderError(what)
+            _log.warning("%s Nothing is consolidated.", what)
         if steps:
             tracked.consolidate()
 
@@ -255,7 +251,7 @@ class SynapticIntelligence:
         """Theta* by parameter name: the kept tensors themselves, not copies."""
         return dict(self._tracked.state.anchor)
 
-    # The names under which the three-call class is known.
+    # The names under which the original class has them.
     omega, running_sum, prev_params = importance, path_integral, anchor
 
     @property
@@ -281,14 +277,9 @@ class SynapticIntelligence:
     @torch.no_grad()
     def total_importance(self) -> Tensor:
         """Return the sum of Omega over all parameters, a scalar on the first one's device."""
-        importance = list(self._tracked.state.importance.values())
-        sums = [
-            summed(
-                formulas.total([local(importance[place]) for place in places]),
-                importance[places[0]],
-            )
-            for places in places_alike(importance)
-        ]
+        lane = self._tracked.lane(list(self._tracked.parameters))
+        parts = [lane.part(places) for places in places_alike(lane.parameters)]
+        sums = [summed(formulas.total(part.importance), part.parameters[0]) for part in parts]
         return formulas.total(sums) if sums else torch.zeros(())
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The protected parameters of a model beside what is remembered of each."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
@@ -28,14 +29,7 @@ _MOST = 64
 
 @dataclass
 class Lane:
-    """Parameters that step together, as parallel lists; entry k belongs to parameter k.
-
-    :param names: of the parameters.
-    :param parameters: the live ones.
-    :param importance: Omega, here and below what this process holds of it.
-    :param path_integral: omega.
-    :param anchor: theta*.
-    """
+    """Parameters that step together, as parallel lists; of sharded ones what this process holds."""
 
     names: tuple[str, ...]
     parameters: list[Any]
@@ -45,41 +39,41 @@ class Lane:
 
     def __post_init__(self) -> None:
         """Note what it is made for."""
-        self._looks, self._pointers = _looks(self.parameters), _pointers(self.parameters)
         self.before: list[Tensor] = []
+        self._looks, self._pointers = _looks(self.parameters), _pointers(self.parameters)
         self._versions: list[int] | None = None
         self._important: tuple[list[int], Lane] = ([], self)
-        self.is_sharded = any(map(is_sharded, self.parameters))
+        self._is_sharded = any(map(is_sharded, self.parameters))
 
     @property
     def is_current(self) -> bool:
         """Whether the parameters still have the shapes, dtypes and devices that they had."""
         pointers = _pointers(self.parameters)
-        if pointers == self._pointers and not self.is_sharded:
+        if pointers == self._pointers and not self._is_sharded:
             return True
         self._pointers = pointers
         return self._looks == _looks(self.parameters)
 
+    def local(self, tensors: list[Any]) -> list[Tensor]:
+        """Return what this process holds of tensors that belong to the parameters."""
+        return [local(tensor) for tensor in tensors] if self._is_sharded else tensors
+
     @property
     def weights(self) -> list[Tensor]:
-        """The live parameters, or what this process holds of them; not to be differentiated."""
-        return [local(p) for p in self.parameters] if self.is_sharded else self.parameters
+        """The live parameters; not to be differentiated."""
+        return self.local(self.parameters)
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Their live gradients, all of them there.
-
-        :raises ParameterSelectionError: if one is sparse.
-        """
+        """Their live gradients, all of them there; sparse ones are refused by name."""
         gradients = [p.grad for p in self.parameters]
         for name, gradient in zip(self.names, gradients, strict=True):
             if gradient.is_sparse:
                 raise ParameterSelectionError(
-                    f"The gradient of {name!r} is sparse ({gradient.layout}), which is not "
-                    "supported. Use sparse=False in its layer, or leave it out with "
-                    f"exclude=[{name!r}]."
+                    f"The gradient of {name!r} is sparse, which is not supported. Use sparse=False "
+                    f"in its layer, or leave it out with exclude=[{name!r}]."
                 )
-        return [local(g) for g in gradients] if self.is_sharded else gradients
+        return self.local(gradients)
 
     @property
     def important(self) -> "tuple[list[int], Lane]":
@@ -102,93 +96,75 @@ class Lane:
         """Return the lane of the parameters at some places."""
         if len(places) == len(self.names):
             return self
-        lists = (self.names, self.parameters, self.importance, self.path_integral, self.anchor)
-        names, *tensors = ([each[place] for place in places] for each in lists)
-        return Lane(tuple(names), *tensors)
+        columns = (self.parameters, self.importance, self.path_integral, self.anchor)
+        chosen = ([column[place] for place in places] for column in columns)
+        return Lane(tuple(self.names[place] for place in places), *chosen)
 
 
 class Tracked:
-    """A model, its protected parameters, and their state by name.
-
-    :param model: the module; only read.
-    :param c: the strength.
-    :param xi: the damping.
-    :param options: the others.
-    :raises ParameterSelectionError: as :func:`~si_avalanche.parameters.select_parameters`, or if a
-        pattern matches no parameter.
-    """
+    """A model, its protected parameters, and their state by name."""
 
     def __init__(self, model: nn.Module, c: float, xi: float, options: Options) -> None:
         check_patterns_match(model, (*(options["include"] or ()), *options["exclude"]))
         self.c, self.xi, self.options = c, xi, options
-        self.state = State()
+        self.model, self.state = model, State()
         self.parameters: dict[str, nn.Parameter] = {}
+        self.skipped: dict[str, str] = {}
         self._before: dict[str, Tensor] = {}
         self._is_trained = True
-        self.follow(model)
+        self.follow()
 
     def follow(self, model: nn.Module | None = None, state: State | None = None) -> None:
-        """Look at the model anew: new, grown, frozen, thawed, moved or replaced parameters.
+        """Look at the model, or another one, anew; go on with another state, if one is given.
 
-        :param model: the model, if it is another object than before.
-        :param state: what to go on with, instead of what there is.
-        :raises ModelChangedError: if a parameter with state has left the model or shrunk, and
-            ``replaced`` is ``"error"``; nothing has been changed then.
-        :raises ParameterSelectionError: if nothing could be protected; the same.
-        :raises ConfigurationError: if the damping is nothing in a parameter's dtype; the same.
+        Raises, before anything has changed, what ``SynapticIntelligence.begin_task`` tells, or
+        ``ConfigurationError`` if strength or damping are nothing in a parameter's dtype.
         """
-        model = self.model if model is None else model
-        options, new_state = self.options, self.state if state is None else state
-        selection = select_parameters(model, options)
-        everything = dict(plain_named_parameters(model))
+        model, options = self.model if model is None else model, self.options
+        selection, everything = (
+            select_parameters(model, options),
+            dict(plain_named_parameters(model)),
+        )
         for dtype in {state_dtype(p) for p in selection.protected.values()}:
             check_fits_in(self.c, self.xi, dtype)
+        new = self.state if state is None else state
         # A layer that is frozen for now still gets what it has earned in this task.
-        protected = {
-            name: parameter
-            for name, parameter in everything.items()
-            if name in selection.protected or name in new_state.importance
-        }
-        others = self._with_other_weights(everything) if state is None else ()
-        new_state.fit(protected, options["first_anchor"], options["replaced"], others)
+        names = [n for n in everything if n in selection.protected or n in new.importance]
+        protected = {name: everything[name] for name in names}
+        others = self._with_other_weights(everything) if state is None else []
+        new.fit(protected, options["first_anchor"], options["replaced"], others)
         was_trained = self._is_trained
-        self.model, self.state, self.parameters = model, new_state, protected
-        self.skipped = selection.skipped
-        self.statistics = RunningStatistics(model)
+        self.model, self.state, self.parameters = model, new, protected
+        self.skipped, self.statistics = selection.skipped, RunningStatistics(model)
         self._look()
-        self._is_trained = self.trains_something
+        self._is_trained = any(p.requires_grad for p in protected.values())
         if was_trained and not self._is_trained:
-            _log.warning(
-                "Nothing that is protected is trained now: %s. Importance stays as it is.",
-                ", ".join(f"{name} is {why}" for name, why in list(self.skipped.items())[:5]),
-            )
+            reasons = ", ".join(f"{name} is {why}" for name, why in list(self.skipped.items())[:5])
+            _log.warning("Nothing that is protected is trained now: %s. Importance stays.", reasons)
 
     def _look(self) -> None:
-        """Note what follows from model, parameters and state."""
-        self._names = {parameter: name for name, parameter in self.parameters.items()}
+        """Note what follows from model and parameters."""
+        self._names: dict[Tensor, str] = {p: name for name, p in self.parameters.items()}
         self._foreign: set[Tensor] = set()
         self._lanes: dict[tuple[int, ...], Lane] = {}
         self._all = list(self.model.parameters())
         self._all_looks = _looks(self._all)
-        modules = [m for m in self.model.modules() if getattr(m, "max_norm", None) is not None]
-        moved = {p for module in modules for p in module.parameters(recurse=False)}
-        self._restless = {name for name, p in self.parameters.items() if p in moved}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is known by the identity of tensors, and what a step needs."""
-        derived = ("_names", "_foreign", "_lanes", "_all", "_all_looks", "_restless")
-        kept = {name: value for name, value in self.__dict__.items() if name not in derived}
-        return {**kept, "_before": {}}
+        none: dict[str, Any] = {
+            "_before": {},
+            "_names": {},
+            "_foreign": set(),
+            "_lanes": {},
+            "_all": [],
+        }
+        return {**self.__dict__, **none}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Find it again."""
         self.__dict__.update(state)
         self._look()
-
-    @property
-    def trains_something(self) -> bool:
-        """Whether a protected parameter requires a gradient."""
-        return any(parameter.requires_grad for parameter in self.parameters.values())
 
     @property
     def has_changed(self) -> bool:
@@ -198,41 +174,28 @@ class Tracked:
                 return False  # what is gathered is in use
             tuple(plain_named_parameters(self.model))  # gives back what has been gathered
         now = list(self.model.parameters())
-        same = len(now) == len(self._all) and all(
-            a is b for a, b in zip(now, self._all, strict=True)
-        )
+        same = len(now) == len(self._all) and all(map(is_, now, self._all))
         return not same or _looks(now) != self._all_looks
 
     def continues_in(self, model: nn.Module) -> bool:
-        """Whether a model has some of the very parameters, or all of them with the same weights.
-
-        Waits for the device if it is another model.
-        """
-        if any(parameter in self._names for parameter in model.parameters()):
+        """Whether a model has some of the very parameters, or all of them with the same weights."""
+        if self.knows_one_of(model.parameters()):
             return True
         parameters = dict(plain_named_parameters(model))
         same_names = parameters.keys() >= self.parameters.keys()
         return same_names and not self._with_other_weights(parameters)
 
-    def _with_other_weights(self, parameters: dict[str, nn.Parameter]) -> list[str]:
-        """The names under which another parameter stands now, with other weights in old units."""
-        pairs = ((name, old, parameters.get(name)) for name, old in self.parameters.items())
-        return [
-            name
-            for name, old, new in pairs
-            if new is not None and new is not old and not _starts_with(new, old)
-        ]
-
-    def knows_one_of(self, parameters: Sequence[Tensor]) -> bool:
+    def knows_one_of(self, parameters: Iterable[Tensor]) -> bool:
         """Whether one of the parameters is protected."""
         return any(parameter in self._names for parameter in parameters)
 
-    def lane_of(self, parameters: Sequence[Tensor]) -> Lane:
-        """Return the lane of those that are protected, in their order.
+    def _with_other_weights(self, parameters: Mapping[str, nn.Parameter]) -> list[str]:
+        """The names under which another parameter stands now, with other weights in old units."""
+        pairs = ((name, old, parameters.get(name)) for name, old in self.parameters.items())
+        return [n for n, old, new in pairs if not (new is None or new is old or _begins(new, old))]
 
-        :param parameters: any; the model is looked at anew if one is not known.
-        :raises ModelChangedError: as :meth:`follow`, and the others.
-        """
+    def lane_of(self, parameters: Sequence[Tensor]) -> Lane:
+        """Return the lane of those that are protected; follow the model if one is not known."""
         key = tuple(map(id, parameters))
         lane = self._lanes.get(key)
         if lane is None or not lane.is_current:
@@ -242,15 +205,17 @@ class Tracked:
                 self._foreign.update(p for p in unknown if p not in self._names)
             elif len(self._lanes) >= _MOST:
                 self._lanes.clear()
-            lane = self._lanes[key] = self.lane(
-                tuple(self._names[p] for p in parameters if p in self._names)
-            )
+            lane = self.lane([self._names[p] for p in parameters if p in self._names])
+            self._lanes[key] = lane
         return lane
+
+    def lane_with_gradients(self) -> Lane:
+        """Return the lane of those that have a gradient."""
+        return self.lane_of([p for p in self.parameters.values() if p.grad is not None])
 
     def lane(self, names: Sequence[str]) -> Lane:
         """Return the lane of protected parameters by their names."""
-        state = self.state
-        kinds = (state.importance, state.path_integral, state.anchor)
+        kinds = (self.state.importance, self.state.path_integral, self.state.anchor)
         tensors = ([local(kind[name]) for name in names] for kind in kinds)
         return Lane(tuple(names), [self.parameters[name] for name in names], *tensors)
 
@@ -258,23 +223,22 @@ class Tracked:
         """The buffers for their weights from before a step, in the dtype of the state."""
         if not lane.before:
             for name, like in zip(lane.names, lane.path_integral, strict=True):
-                buffer = self._before.get(name)
-                if buffer is None or _looks([buffer]) != _looks([like]):
+                if name not in self._before or _looks([self._before[name]]) != _looks([like]):
                     self._before[name] = torch.empty_like(like)
             lane.before = [self._before[name] for name in lane.names]
         return lane.before
 
     def weights(self) -> dict[str, Tensor]:
-        """All protected weights by name, in the dtype of the state; live ones where they have it."""
+        """All protected weights in the dtype of the state, not copied where they have it."""
         return {name: p.detach().to(state_dtype(p)) for name, p in self.parameters.items()}
 
     def begin_step(self) -> None:
-        """Note where the task starts if this is its first step, and wait for the device then.
-
-        :raises CallOrderError: if running statistics that should be frozen have drifted.
-        """
+        """Note where the task starts if this is its first step, and wait for the device then."""
         if not self.state.steps:
-            self.state.note_start(self.weights(), self.options["first_anchor"], self._restless)
+            modules = [m for m in self.model.modules() if getattr(m, "max_norm", None) is not None]
+            moved = {p for module in modules for p in module.parameters(recurse=False)}
+            restless = [name for name, p in self.parameters.items() if p in moved]
+            self.state.note_start(self.weights(), self.options["first_anchor"], restless)
         if self.freezes_statistics:
             self.statistics.refuse_drift()
 
@@ -284,36 +248,47 @@ class Tracked:
         return self.options["normalisation"] == "freeze" and self.state.tasks > 0
 
     def displacement(self) -> list[Tensor]:
-        """Delta: the weights minus those at the start of the task, in the order of the names."""
-        state, weights = self.state, self.weights()
-        starts = [state.start.get(name, state.anchor[name]) for name in weights]
-        return [
-            local(theta) - local(start)
-            for theta, start in zip(weights.values(), starts, strict=True)
-        ]
+        """Delta: the weights minus those at the start of the task."""
+        weights, start = self.weights(), {**self.state.anchor, **self.state.start}
+        return [local(theta) - local(start[name]) for name, theta in weights.items()]
+
+    @property
+    def has_moved_unseen(self) -> bool:
+        """Whether weights moved in this task, but no path integral shows it."""
+        lane, moved = self.lane(list(self.parameters)), self.displacement()
+        if self.options["first_anchor"] == "zero":
+            # Units that are new are away from their anchor anyway.
+            pairs = zip(moved, lane.anchor, strict=True)
+            moved = [delta.masked_fill(star == 0, 0.0) for delta, star in pairs]
+        has_moved = lane.anywhere(formulas.any_nonzero(moved))
+        return has_moved and not lane.anywhere(formulas.any_nonzero(lane.path_integral))
 
     def consolidate(self) -> None:
         """End the task (eq. 5): importance, new anchor, path integral back to zero.
 
-        :raises NonFiniteError: if weights or importance are not finite; nothing has changed.
+        What is not finite is a ``NonFiniteError``, and nothing has changed then.
         """
-        lane, state = self.lane(tuple(self.parameters)), self.state
-        weights = [local(theta) for theta in self.weights().values()]
-        new = formulas.consolidate(
-            lane.importance,
-            lane.path_integral,
-            self.displacement(),
-            self.xi,
-            self.options["clamp"],
-            self.options["decay"],
+        lane, state, options = self.lane(list(self.parameters)), self.state, self.options
+        weights, delta = [local(theta) for theta in self.weights().values()], self.displacement()
+        kept, how = (
+            (lane.importance, lane.path_integral, delta),
+            (options["clamp"], options["decay"]),
         )
-        _refuse_non_finite(lane, weights, new)
+        new = formulas.consolidate(*kept, self.xi, *how)
+        rows = zip(weights, new, strict=True)
+        flags = [not (theta.isfinite().all() and omega.isfinite().all()) for theta, omega in rows]
+        flags = anywhere(flags, lane.parameters)
+        if broken := [name for name, is_broken in zip(lane.names, flags, strict=True) if is_broken]:
+            raise NonFiniteError(
+                f"The task made weights or importance non-finite in {', '.join(broken)}: the loss "
+                "has diverged. Importance and anchor are left as they were. Load weights and state "
+                "from before it, and train with a smaller learning rate or strength c."
+            )
         torch._foreach_copy_(lane.importance, new)
         torch._foreach_copy_(lane.anchor, weights)
         torch._foreach_zero_(lane.path_integral)
         state.start.clear()
-        state.tasks += 1
-        state.steps = 0
+        state.tasks, state.steps = state.tasks + 1, 0
 
 
 def _looks(tensors: Sequence[Tensor]) -> list[tuple[object, ...]]:
@@ -324,22 +299,9 @@ def _pointers(tensors: Sequence[Tensor]) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors]
 
 
-def _starts_with(new: Tensor, old: Tensor) -> bool:
-    """Whether a parameter continues another one, which it may have outgrown."""
+def _begins(new: Tensor, old: Tensor) -> bool:
+    """Whether a parameter begins with the weights of another one, which it may have outgrown."""
     if new.dim() != old.dim() or any(n < o for n, o in zip(new.shape, old.shape, strict=True)):
         return False
     part = whole(new.detach())[tuple(slice(n) for n in old.shape)]
     return torch.equal(part.to("cpu", old.dtype), whole(old.detach()).cpu())
-
-
-def _refuse_non_finite(lane: Lane, weights: Sequence[Tensor], importance: Sequence[Tensor]) -> None:
-    pairs = zip(weights, importance, strict=True)
-    flags = [not (theta.isfinite().all() and omega.isfinite().all()) for theta, omega in pairs]
-    flags = anywhere(flags, lane.parameters)
-    broken = [name for name, is_broken in zip(lane.names, flags, strict=True) if is_broken]
-    if broken:
-        raise NonFiniteError(
-            f"The task made weights or importance non-finite in {', '.join(broken)}: the loss has "
-            "diverged. Importance and anchor are left as they were. Load weights and state from "
-            "before it, and train with a smaller learning rate or strength c."
-        )

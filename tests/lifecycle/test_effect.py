@@ -110,7 +110,7 @@ def test_the_strategy_takes_keywords_only_and_defaults_to_cross_entropy() -> Non
     assert isinstance(strategy._criterion, nn.CrossEntropyLoss)
     assert strategy.eval_mb_size == 16
     with pytest.raises(TypeError):
-        SI(model=model, optimizer=optimizer, si_lambda=1.0)
+        SI(model=model, optimizer=optimizer, si_lambda=1.0)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("companion", ["replay", "lwf"])

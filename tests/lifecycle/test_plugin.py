@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from avalanche.training import JointTraining
-from torch import nn
 
 from si_avalanche import (
     SI,

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import SGD, Adam
 
-from si_avalanche import CallOrderError, ConfigurationError, NonFiniteError, SIPlugin
-from si_avalanche import compatibility
+from si_avalanche import CallOrderError, ConfigurationError, NonFiniteError, SIPlugin, compatibility
 from si_avalanche.step import scale_of
 from tests.digits import digits_benchmark, network, parts, same, train, weights, with_si
 from tests.witness import Witness
