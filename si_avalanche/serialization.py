@@ -14,14 +14,15 @@ VERSION = 1
 """Version of the dictionaries; raised when an older reader would misread them."""
 
 _TENSORS = ("importance", "path_integral", "anchor", "start")
-_COUNTS = ("tasks", "steps")
+_COUNTS = ("tasks", "steps", "starts")
 
 
 def state_to_dict(state: State) -> dict[str, Any]:
     """Return copies of all tensors by kind and parameter name, the counters and the version."""
     kinds = {kind: getattr(state, kind).items() for kind in _TENSORS}
     tensors = {kind: {name: t.clone() for name, t in items} for kind, items in kinds.items()}
-    return {"version": VERSION, **tensors, **{kind: getattr(state, kind) for kind in _COUNTS}}
+    counts = {"tasks": state.tasks, "steps": state.steps, "starts": len(state.start)}
+    return {"version": VERSION, **tensors, **counts}
 
 
 def state_from_dict(entries: Mapping[str, Any]) -> State:
@@ -35,6 +36,12 @@ def state_from_dict(entries: Mapping[str, Any]) -> State:
         _check_tensors(kind, entries[kind], entries["importance"])
     for kind in _COUNTS:
         check_count(kind, entries[kind])
+    if entries["starts"] != len(entries["start"]):
+        raise StateDictError(
+            f"'start' has {len(entries['start'])} of {entries['starts']} entries: the others were "
+            "lost on the way. torch.distributed.checkpoint loads only what the target has; save at "
+            "the end of a task, or by torch.save."
+        )
     kept = ({n: t.detach().clone() for n, t in entries[kind].items()} for kind in _TENSORS)
     importance, path_integral, anchor, start = kept
     counts = entries["tasks"], entries["steps"]

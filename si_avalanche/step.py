@@ -36,6 +36,8 @@ class OpenStep:
     optimizer: Optimizer
     lane: Lane
     found: list[Tensor]
+    gradients: list[Tensor]
+    """What this process holds of them."""
     given: Sequence[Tensor | None]
     scale: Tensor | None
     """The factor of a ``GradScaler`` that the optimiser takes off within its step."""
@@ -108,8 +110,8 @@ class AtTheStep:
             return
         tracked.begin_step()
         found, scale = [p.grad for p in lane.parameters], getattr(optimizer, "grad_scale", None)
-        step = self._open = OpenStep(optimizer, lane, found, found, scale)
-        one_pass, gradients = self._attached[optimizer][0], lane.gradients
+        gradients, one_pass = lane.dense(found), self._attached[optimizer][0]
+        step = self._open = OpenStep(optimizer, lane, found, gradients, found, scale)
         integrands = self._integrands(step, gradients)
         if one_pass and one_pass.step(lane, gradients, integrands, scale, tracked):
             step.given = [None] * len(found)
@@ -118,9 +120,10 @@ class AtTheStep:
             torch._foreach_copy_(before, lane.weights)
             c = tracked.c * scale if scale is not None and tracked.c else tracked.c
             # Where there is no penalty it is a copy: an optimiser may change it unseen.
-            sums = _with_penalty(lane, gradients, before, c)
-            step.given = given = [_as_gradient(*pair) for pair in zip(sums, found, strict=True)]
-            step.versions = [gradient._version for gradient in given]
+            given = _with_penalty(lane, gradients, before, c)
+            if not lane.is_plain:
+                given = [_as_gradient(*pair) for pair in zip(given, found, strict=True)]
+            step.given, step.versions = given, [gradient._version for gradient in given]
         for parameter, gradient in zip(lane.parameters, step.given, strict=True):
             parameter.grad = gradient
 
@@ -139,7 +142,7 @@ class AtTheStep:
         step.given = ()  # their memory may be used again
         if not is_done:
             before, after = tracked.before(lane), lane.weights
-            integrands = self._integrands(step, lane.gradients)
+            integrands = self._integrands(step, step.gradients)
             if tracked.options["gradient"] == "total":
                 integrands = _with_penalty(lane, integrands, before, tracked.c)
             # Only then may a gradient be infinite although its weight is not.
@@ -255,8 +258,10 @@ def _with_penalty(
     places, important = lane.important
     if not places or (isinstance(c, float) and c == 0):
         return [gradient.clone() for gradient in gradients]
-    mine, start = ([each[place] for place in places] for each in (gradients, before))
     kept = important.anchor, important.importance
+    if important is lane:
+        return formulas.add_penalty_gradient(gradients, before, *kept, c)
+    mine, start = ([each[place] for place in places] for each in (gradients, before))
     sums = dict(zip(places, formulas.add_penalty_gradient(mine, start, *kept, c), strict=True))
     return [sums[k] if k in sums else g.clone() for k, g in enumerate(gradients)]
 
@@ -264,7 +269,7 @@ def _with_penalty(
 def _as_gradient(total: Tensor, like: Tensor) -> Tensor:
     """Return a sum in the dtype of a parameter's gradient, and sharded as that is."""
     if not is_sharded(like):
-        return total if total.dtype == like.dtype else total.to(like.dtype)
+        return total.to(like.dtype)
     given = torch.empty_like(like)
     local(given).copy_(total)
     return given

@@ -44,6 +44,8 @@ class Lane:
         self._versions: list[int] | None = None
         self._important: tuple[list[int], Lane] = ([], self)
         self._is_sharded = any(map(is_sharded, self.parameters))
+        same = [p.dtype == kept.dtype for p, kept in zip(self.parameters, self.anchor, strict=True)]
+        self.is_plain = all(same) and not self._is_sharded
 
     @property
     def is_current(self) -> bool:
@@ -66,7 +68,10 @@ class Lane:
     @property
     def gradients(self) -> list[Tensor]:
         """Their live gradients, all of them there; sparse ones are refused by name."""
-        gradients = [p.grad for p in self.parameters]
+        return self.dense([p.grad for p in self.parameters])
+
+    def dense(self, gradients: list[Any]) -> list[Tensor]:
+        """Return what this process holds of gradients; sparse ones are refused by name."""
         for name, gradient in zip(self.names, gradients, strict=True):
             if gradient.is_sparse:
                 raise ParameterSelectionError(

@@ -98,7 +98,7 @@ def test_a_complex_parameter_is_refused_until_it_is_left_out() -> None:
         ({"exclude": ["norm", "*.bias"]}, {"trunk.weight"}),
         ({"include": ["t*"], "exclude": ["trunk.bias"]}, {"trunk.weight"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)),
 )
 def test_patterns_choose_parameters_and_what_is_left_out_is_told(
     options: dict[str, Any], protected: set[str]

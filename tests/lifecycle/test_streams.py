@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.benchmarks import OnlineCLExperience
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.training.plugins import SupervisedPlugin
 
@@ -33,6 +34,80 @@ def test_an_online_stream_with_boundaries_consolidates_once_per_task() -> None:
     train(with_si(network(), plugin), online_parts(boundaries=True))
     assert plugin.si.tasks == plugin.experiences == 2
     assert plugin.used == [1.0] * 4 + [2.0] * 4
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("size", [10, 11, 40, 1000])
+def test_a_task_is_consolidated_at_its_last_part_also_where_all_parts_are_full(
+    size: int, drop_last: bool
+) -> None:
+    """Avalanche marks a last part only if it is shorter than the others."""
+    experiences = digits_benchmark().train_stream[:2]
+    if size == 1000:
+        size = len(experiences[0].dataset)
+    stream = split_online_stream(
+        experiences, size, drop_last=drop_last, access_task_boundaries=True, seed=0
+    )
+    seen: list[int] = []
+
+    class Count(SupervisedPlugin):
+        """Notes how many tasks there are after each part, and whose part it was."""
+
+        def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+            origin = strategy.experience.origin_experience.current_experience
+            seen.append(plugin.si.tasks - origin)
+
+    plugin = SIPlugin()
+    train(naive(network(), [plugin, Count()], train_epochs=1), list(stream))
+    lengths = [
+        len(e.dataset) // size if drop_last else -(-len(e.dataset) // size) for e in experiences
+    ]
+    full = [length for length in lengths if length]
+    assert seen == [int(k == length) for length in full for k in range(1, length + 1)]
+    assert plugin.si.tasks == plugin.experiences == len(full)
+
+
+def custom_parts(experience: Any, size: int) -> Any:
+    """Parts that tell neither their number nor which is the last: a splitter of a user's own."""
+    for first in range(0, len(experience.dataset), size):
+        places = list(range(first, min(first + size, len(experience.dataset))))
+        yield OnlineCLExperience(
+            dataset=experience.dataset.subset(places),
+            origin_experience=experience,
+            is_first_subexp=first == 0,
+            access_task_boundaries=True,
+        )
+
+
+def test_where_nothing_tells_the_last_part_the_next_task_does_and_a_log_entry_asks_for_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    experiences = digits_benchmark().train_stream[:2]
+    stream = split_online_stream(experiences, 50, experience_split_strategy=custom_parts)
+    plugin = SIPlugin()
+    train(with_si(network(), plugin, train_epochs=1), list(stream))
+    assert plugin.si.tasks == 1
+    assert caplog.text.count("call end_task()") == 2
+    plugin.end_task()
+    assert plugin.si.tasks == plugin.experiences == 2
+
+
+def test_a_task_that_is_resumed_between_two_parts_ends_with_its_last_part() -> None:
+    parts = [
+        part
+        for experience in digits_benchmark().train_stream[:2]
+        for part in split_online_stream([experience], 20, access_task_boundaries=True, seed=0)
+        if part.subexp_size == 20
+    ]
+    whole, halves = SIPlugin(), SIPlugin()
+    train(with_si(network(), whole, train_epochs=1), parts)
+    model = network()
+    train(with_si(model, halves, train_epochs=1), parts[:3])
+    resumed = SIPlugin()
+    resumed.load_state_dict(halves.state_dict())
+    train(with_si(model, resumed, train_epochs=1), parts[3:])
+    assert resumed.si.tasks == whole.si.tasks
+    assert resumed.experiences == whole.experiences
 
 
 def test_a_stream_without_boundaries_is_refused_until_told_how_often_to_consolidate() -> None:

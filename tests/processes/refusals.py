@@ -40,9 +40,11 @@ def diverged(rank: int, ranks: int) -> str:
 
 
 def moved_unseen(rank: int, ranks: int) -> str:
-    """A weight that no optimiser has moved."""
+    """A weight that moved, though not in the step that was recorded."""
     model = _model(ranks)
     si = SynapticIntelligence(model)
+    (model(torch.ones(2, 6).double(), 0).sum() + si.penalty()).backward()
+    si.update_running_sum()
     _spoil(model.layers[2].bias, rank, 3.0)
     with pytest.raises(CallOrderError) as caught:
         si.update_omega()

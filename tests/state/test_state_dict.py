@@ -210,3 +210,18 @@ def test_a_state_of_a_layer_that_was_frozen_later_loads_into_a_model_with_it_fro
     restored.load_state_dict(state)
     assert torch.equal(restored.omega["0.weight"], si.omega["0.weight"])
     assert "frozen" in restored.skipped["0.weight"]
+
+
+def test_a_start_that_was_lost_on_the_way_is_noticed() -> None:
+    """As torch.distributed.checkpoint loses it, which loads only the keys that the target has."""
+    model, si, optimizer = trained()
+    si.update_omega()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+    train(model, si, optimizer, seed=3)
+    state = si.state_dict()
+    assert state["start"]
+    state["start"].clear()
+    with pytest.raises(StateDictError, match="'start' has 0 of 4 entries"):
+        si.load_state_dict(state)
