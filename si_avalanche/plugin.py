@@ -207,8 +207,7 @@ class SIPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[cal
 
         :raises NonFiniteError: if a weight or a path integral is not finite; nothing has changed.
         """
-        if self.si.steps:
-            self.si.update_omega()
+        self.si.update_omega()
         self._experiences += 1
         self._origin, self._parts = None, 0
 

@@ -126,10 +126,8 @@ class Tracked:
         ``ConfigurationError`` if strength or damping are nothing in a parameter's dtype.
         """
         model, options = self.model if model is None else model, self.options
-        selection, everything = (
-            select_parameters(model, options),
-            dict(plain_named_parameters(model)),
-        )
+        selection = select_parameters(model, options)
+        everything = dict(plain_named_parameters(model))
         for dtype in {state_dtype(p) for p in selection.protected.values()}:
             check_fits_in(self.c, self.xi, dtype)
         new = self.state if state is None else state
@@ -157,14 +155,9 @@ class Tracked:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is known by the identity of tensors, and what a step needs."""
-        none: dict[str, Any] = {
-            "_before": {},
-            "_names": {},
-            "_foreign": set(),
-            "_lanes": {},
-            "_all": [],
-        }
-        return {**self.__dict__, **none}
+        found = ("_names", "_foreign", "_lanes", "_all", "_all_looks")
+        kept = {name: value for name, value in self.__dict__.items() if name not in found}
+        return {**kept, "_before": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Find it again."""
@@ -275,11 +268,8 @@ class Tracked:
         """
         lane, state, options = self.lane(list(self.parameters)), self.state, self.options
         weights, delta = [local(theta) for theta in self.weights().values()], self.displacement()
-        kept, how = (
-            (lane.importance, lane.path_integral, delta),
-            (options["clamp"], options["decay"]),
-        )
-        new = formulas.consolidate(*kept, self.xi, *how)
+        how = self.xi, options["clamp"], options["decay"]
+        new = formulas.consolidate(lane.importance, lane.path_integral, delta, *how)
         rows = zip(weights, new, strict=True)
         flags = [not (theta.isfinite().all() and omega.isfinite().all()) for theta, omega in rows]
         flags = anywhere(flags, lane.parameters)

@@ -195,6 +195,8 @@ def test_a_worker_takes_its_own_gpu_only_where_there_is_a_choice(
 ) -> None:
     taken: list[str] = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    # Lightning lets PyTorch judge by that count whether there is one at all.
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.set_device", taken.append)
     monkeypatch.setattr(worker, "_worker_number", lambda: 6)
     description = stubs.describe(0, device=device)
