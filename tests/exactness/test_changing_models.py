@@ -29,6 +29,18 @@ def test_a_dtype_changed_between_two_steps_is_followed() -> None:
     assert si.running_sum["weight"].dtype == torch.float64
 
 
+def test_a_model_converted_before_its_first_step_is_followed() -> None:
+    model = nn.Linear(3, 2)
+    si = SynapticIntelligence(model)
+    model.double()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    si.attach(optimizer)
+    model(torch.ones(4, 3).double()).square().mean().backward()
+    optimizer.step()
+    assert si.running_sum["weight"].dtype == torch.float64
+    assert si.running_sum["weight"].any()
+
+
 @pytest.mark.parametrize("in_mid_task", [False, True])
 def test_a_grown_layer_keeps_the_state_of_its_old_units_and_starts_new_ones_unprotected(
     in_mid_task: bool,
