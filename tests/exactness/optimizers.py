@@ -55,6 +55,18 @@ class Centring(SGD):
         return super().step(closure)
 
 
+class Decaying(SGD):
+    """Shrinks the weights after the step of its class, within its own."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.mul_(0.99)
+        return loss
+
+
 class Lookahead(Optimizer):
     """Steps another optimiser, and goes half of the way back in every second step."""
 

@@ -19,7 +19,7 @@ from torch.optim import (
 )
 
 from si_avalanche import SynapticIntelligence
-from tests.exactness.optimizers import Centring, Lion, Scaling, made
+from tests.exactness.optimizers import Centring, Decaying, Lion, Scaling, made
 from tests.exactness.steps import (
     assert_unchanged,
     consolidated,
@@ -49,6 +49,7 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "lion": (Lion, {}),
     "writes p.grad.data": (Scaling, {"momentum": 0.9}),
     "centres p.grad.data": (Centring, {}),
+    "moves on after its class's step": (Decaying, {"momentum": 0.9}),
 }
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
