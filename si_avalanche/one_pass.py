@@ -161,6 +161,9 @@ class OnePass:
             for switch in ("amsgrad", "differentiable", "capturable"):
                 if group.get(switch):
                     raise self._refusal(f"it has {switch}=True")
+            # Without it weight decay would be taken for L2.
+            if type(self._optimizer) is AdamW and "decoupled_weight_decay" not in group:
+                raise self._refusal("in this version of PyTorch it is no kind of Adam")
 
     def _refusal(self, reason: str) -> ConfigurationError:
         return ConfigurationError(

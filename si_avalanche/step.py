@@ -112,7 +112,7 @@ class AtTheStep:
         found, scale = [p.grad for p in lane.parameters], getattr(optimizer, "grad_scale", None)
         gradients, one_pass = lane.dense(found), self._attached[optimizer][0]
         step = self._open = OpenStep(optimizer, lane, found, gradients, found, scale)
-        integrands = self._integrands(step, gradients)
+        integrands = self._integrands(step)
         if one_pass and one_pass.step(lane, gradients, integrands, scale, tracked):
             step.given = [None] * len(found)
         else:
@@ -142,7 +142,7 @@ class AtTheStep:
         step.given = ()  # their memory may be used again
         if not is_done:
             before, after = tracked.before(lane), lane.weights
-            integrands = self._integrands(step, step.gradients)
+            integrands = self._integrands(step)
             if tracked.options["gradient"] == "total":
                 integrands = _with_penalty(lane, integrands, before, tracked.c)
             # Only then may a gradient be infinite although its weight is not.
@@ -154,8 +154,9 @@ class AtTheStep:
             self.kept.pop(parameter, None)
         tracked.state.steps += 1
 
-    def _integrands(self, step: OpenStep, gradients: list[Tensor]) -> list[Tensor]:
+    def _integrands(self, step: OpenStep) -> list[Tensor]:
         """Return the task gradients that the path integral takes: those found, or those kept."""
+        gradients = step.gradients
         if step.scale is not None:
             gradients = [gradient / step.scale for gradient in gradients]
         if self.kept:

@@ -43,6 +43,15 @@ def test_what_cannot_be_one_pass_is_refused_with_the_reason_and_the_remedy(
     si.attach(optimizer)
 
 
+def test_an_adamw_of_an_older_pytorch_is_refused_because_its_weight_decay_would_be_another(
+    network: nn.Module,
+) -> None:
+    si, optimizer = SynapticIntelligence(network), AdamW(network.parameters(), lr=0.01)
+    del optimizer.param_groups[0]["decoupled_weight_decay"]
+    with pytest.raises(ConfigurationError, match="in this version of PyTorch"):
+        si.attach(optimizer, fused=True)
+
+
 def test_a_switch_set_after_attach_is_refused_before_anything_moves(network: nn.Module) -> None:
     si = consolidated(network)
     optimizer = Adam(network.parameters(), lr=0.01)
